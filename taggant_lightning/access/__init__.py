@@ -1,0 +1,1 @@
+"""Black boxes: images go in, an Answer a query comes out."""

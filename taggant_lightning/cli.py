@@ -1,0 +1,64 @@
+"""The command `taggant`: hands over to one file a command, and imports only what that command needs."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from taggant_lightning import __version__
+from taggant_lightning.errors import TaggantError
+
+# Command, module under `commands`, what it does.
+COMMANDS = {
+    "demo": ("demo", "the whole story on handwritten digits, in about a minute on a CPU"),
+    "keys": ("keys", "draw, show and verify a KeySet: taggant keys new | show | verify"),
+    "fit": ("training", "train Alice's surrogate (with TaggantSigning) or Bob's model"),
+    "validate": ("training", "validate a model"),
+    "test": ("training", "test a model; with KeyDetection, reach the verdict"),
+    "predict": ("training", "write a model's ranked labels to predictions.csv"),
+    "release": ("release", "write the signed dataset, read it back and check it"),
+}
+
+
+def usage() -> str:
+    """Return the program's help."""
+    lines = [f"  {name:<9} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: taggant COMMAND [ARGUMENTS]      (taggant COMMAND --help tells more)",
+            "",
+            "Mark an image dataset before publishing it, and test later who trained on it.",
+            "",
+            *lines,
+            "",
+            "The usual order: keys new → fit (surrogate, signing) → release → … → fit and test (Bob's model).",
+            "Fragments for --config lie in conf/. Bad input exits with code 2 and one sentence.",
+        ]
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: Words after the program's name; None takes them from the process.
+
+    Returns:
+        0, or 2 for bad input.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    if not words or words[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if words[0] == "--version":
+        print(f"taggant {__version__}")
+        return 0
+    if words[0] not in COMMANDS:
+        print(f"taggant: command {words[0]!r} is unknown; write one of {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"taggant_lightning.commands.{COMMANDS[words[0]][0]}")
+    try:
+        module.run(words)
+    except TaggantError as error:
+        print(f"taggant {words[0]}: {error}", file=sys.stderr)
+        return 2
+    return 0

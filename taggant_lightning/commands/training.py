@@ -1,0 +1,92 @@
+"""`taggant fit | validate | test | predict`: LightningCLI in subclass mode, one run directory a run."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from taggant_lightning import __version__
+from taggant_lightning.access.predictions import PredictionWriter
+from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule  # noqa: F401  # short names in YAML
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.provenance import provenance
+from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
+from taggant_lightning.taggants.detection import KeyDetection  # noqa: F401  # short name in YAML
+from taggant_lightning.taggants.signing import TaggantSigning  # noqa: F401  # short name in YAML
+
+RUN_DIRECTORY = "TAGGANT_RUN_DIRECTORY"  # processes that Lightning starts inherit it, and so share one directory
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the resolved configuration to config.yaml in the run directory, whatever the logger."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False, "overwrite": True})
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the file; `test` after `fit` in one directory keeps both."""
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        name = "config.yaml" if stage == "fit" else f"config-{stage}.yaml"
+        text = self.parser.dump(self.config, skip_none=False)
+        (folder / name).write_text(text)
+
+
+class TaggantCLI(LightningCLI):
+    """LightningCLI with one run directory a run, and the data's properties linked into the model."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what the model must know of the data."""
+        for name in ("num_classes", "image_size", "channels"):
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run directory, and put logs and checkpoints into it."""
+        trainer = self.config[self.subcommand].trainer
+        started = time.strftime("%Y%m%d-%H%M%S")
+        chosen = trainer.default_root_dir or os.environ.get(RUN_DIRECTORY) or f"runs/{started}-{self.subcommand}"
+        folder = str(chosen)
+        trainer.default_root_dir = os.environ[RUN_DIRECTORY] = folder
+        if trainer.logger in (None, True):
+            from jsonargparse import Namespace
+
+            arguments = Namespace(save_dir=folder, name="", version="", prefix="", flush_logs_every_n_steps=100)
+            trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=arguments)
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            facts = provenance()
+            seed = self.config[self.subcommand].get("seed_everything")
+            print(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
+
+
+def run(words: list[str]) -> None:
+    """Run one of Lightning's subcommands."""
+    keep = os.environ.pop(RUN_DIRECTORY, None) if "LOCAL_RANK" not in os.environ else None
+    callbacks: list[Any] = [TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100)]
+    if words[0] == "predict":
+        callbacks.append(PredictionWriter())
+    try:
+        cli = TaggantCLI(
+            pl.LightningModule,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRunConfig,
+            seed_everything_default=0,
+            trainer_defaults={"callbacks": callbacks, "num_sanity_val_steps": 0},
+            parser_kwargs={"prog": "taggant", "version": __version__},
+            auto_configure_optimizers=False,
+            args=words,
+        )
+        if cli.trainer.is_global_zero:
+            print(f"taggant: run={cli.trainer.default_root_dir}", flush=True)
+    except FileNotFoundError as error:
+        raise TaggantError(f"{error}; check the path") from None
+    finally:
+        os.environ.pop(RUN_DIRECTORY, None)
+        if keep is not None:
+            os.environ[RUN_DIRECTORY] = keep

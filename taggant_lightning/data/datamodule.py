@@ -1,0 +1,223 @@
+"""DataModules: images in [0, 1] with labels, from a source, from a source with a Signature, or from a release."""
+
+from functools import cached_property
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from taggant_lightning.data.augment import NUMBERS, augment, check_recipe
+from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
+from taggant_lightning.data.release import open_release
+from taggant_lightning.data.sampler import SeededSampler
+from taggant_lightning.data.signature import Signature
+from taggant_lightning.data.sources import ImageSource, Split, open_source
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.streams import stream, uniforms
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Labelled images for training, validation, test and prediction.
+
+    A training batch reaches the model as (images, labels): images (B, C, S, S) float32 in [0, 1], augmented on the device;
+    labels (B,) int64. Order and augmentation are functions of seed, epoch and position only. Validation, test and prediction
+    use the source's test split.
+
+    Args:
+        source: `digits`, `imagefolder`, `zip`, `npz`, `cifar10`, `cifar100` or `fashion_mnist`.
+        root: Folder (or .npz file) of the source; `digits` needs none.
+        image_size: Side S of the model's input in pixels; None keeps the stored side of the first image.
+        train_subset: Number (int) or fraction (float up to 1.0) of training images to use; None for all.
+        val_subset: The same for the test split.
+        subset_seed: Seed that draws the subsets.
+        batch_size: Images a batch and process.
+        augment: `none`, `simple` (shifted crop and flip) or `three_augment`.
+        num_workers: Loader processes; images that fit into 1 GiB are kept in memory and need none.
+        seed: Seed of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        source: str = "digits",
+        root: str | None = None,
+        image_size: int | None = None,
+        train_subset: int | float | None = None,
+        val_subset: int | float | None = None,
+        subset_seed: int = 0,
+        batch_size: int = 64,
+        augment: str = "none",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise TaggantError(f"batch_size={batch_size} must be at least 1")
+        if image_size is not None and image_size < 1:
+            raise TaggantError(f"image_size={image_size} must be at least 1 pixel")
+        self.source, self.root, self.batch_size, self.num_workers = source, root, batch_size, num_workers
+        self.train_subset, self.val_subset, self.subset_seed = train_subset, val_subset, subset_seed
+        self.augment, self.seed, self._image_size = check_recipe(augment), seed, image_size
+
+    @cached_property
+    def train_source(self) -> ImageSource:
+        """The whole training split, before any subset; an image's index in it is its identity."""
+        return open_source(self.source, self.root, "train")
+
+    @cached_property
+    def test_source(self) -> ImageSource:
+        """The whole test split."""
+        return open_source(self.source, self.root, "test")
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return len(self.train_source.classes)
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image, 1 or 3."""
+        return int(self.train_source.pixels(0).shape[0])
+
+    @property
+    def image_size(self) -> int:
+        """Side of the model's input in pixels."""
+        return self._image_size or min(self.train_source.pixels(0).shape[1:])
+
+    @cached_property
+    def train_indices(self) -> NDArray[np.int64]:
+        """(N,) indices into `train_source` of the images in use, ascending."""
+        return subset(len(self.train_source), self.train_subset, self.subset_seed, "train")
+
+    @cached_property
+    def train_data(self) -> ResizedImages:
+        """The training images in use."""
+        return ResizedImages(self.train_source, self.train_indices, self.image_size)
+
+    @cached_property
+    def val_data(self) -> ResizedImages:
+        """The test images in use."""
+        indices = subset(len(self.test_source), self.val_subset, self.subset_seed, "test")
+        return ResizedImages(self.test_source, indices, self.image_size)
+
+    def setup(self, stage: str) -> None:
+        """Open the splits that a stage needs, and decode them where they fit into memory."""
+        if self.test_source.classes != self.train_source.classes:
+            only = set(self.test_source.classes) ^ set(self.train_source.classes)
+            raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(sorted(only)[:5])} …)")
+        self.val_data.load()
+        if stage == "fit":
+            self.train_data.load()
+
+    def _loader(self, data: ResizedImages, *, train: bool) -> DataLoader[Batch]:
+        sampler = SeededSampler(len(data), seed=self.seed, shuffle=train, pad=train)
+        if train and self.trainer is not None:
+            sampler.set_epoch(self.trainer.current_epoch)  # a resumed run builds its loader at a later epoch
+        return DataLoader(
+            data,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=as_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Shuffled training batches."""
+        return self._loader(self.train_data, train=True)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Test images in order."""
+        return self._loader(self.val_data, train=False)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test images in order."""
+        return self._loader(self.val_data, train=False)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Test images in order."""
+        return self._loader(self.val_data, train=False)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment training images on their device, and drop the positions that keyed the randomness."""
+        images, labels, positions = batch
+        if self.trainer is not None and self.trainer.training and self.augment != "none":
+            epoch = self.trainer.current_epoch
+            numbers = uniforms(self.seed, "augment", positions.tolist(), NUMBERS[self.augment], epoch)
+            images = augment(images, numbers, self.augment)
+        return images, labels
+
+
+class SignedDataModule(ImageDataModule):
+    """An ImageDataModule whose training images are signed. Nothing else in Bob's configuration changes.
+
+    Args:
+        signature: Folder of a Signature to apply to the source's training split in memory.
+        release: Folder that `taggant release` wrote, read in place of the source's training split; the test split still
+            comes from `source` and `root`. Write one of the two.
+        source: As in ImageDataModule.
+        root: As in ImageDataModule.
+        image_size: As in ImageDataModule.
+        train_subset: As in ImageDataModule; of the release where one is read.
+        val_subset: As in ImageDataModule.
+        subset_seed: As in ImageDataModule.
+        batch_size: As in ImageDataModule.
+        augment: As in ImageDataModule.
+        num_workers: As in ImageDataModule.
+        seed: As in ImageDataModule.
+    """
+
+    def __init__(
+        self,
+        signature: str | None = None,
+        release: str | None = None,
+        source: str = "digits",
+        root: str | None = None,
+        image_size: int | None = None,
+        train_subset: int | float | None = None,
+        val_subset: int | float | None = None,
+        subset_seed: int = 0,
+        batch_size: int = 64,
+        augment: str = "none",
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        if (signature is None) == (release is None):
+            raise TaggantError(f"signature={signature} and release={release}: write exactly one of the two")
+        super().__init__(
+            source, root, image_size, train_subset, val_subset, subset_seed, batch_size, augment, num_workers, seed
+        )
+        self.signature, self.release = signature, release
+
+    @cached_property
+    def train_source(self) -> ImageSource:
+        """The training split with the Signature applied, or the release."""
+        if self.release is not None:
+            return open_release(Path(self.release))
+        return Signature.load(self.signature or "").apply(open_source(self.source, self.root, "train"))
+
+
+def subset(total: int, wanted: int | float | None, seed: int, split: Split) -> NDArray[np.int64]:
+    """Choose images at random.
+
+    Args:
+        total: N, the number of images.
+        wanted: A count (int), a fraction (float in (0, 1]) or None for all.
+        seed: Seed of the choice.
+        split: Name of the split; each draws its own.
+
+    Returns:
+        Ascending indices.
+
+    Raises:
+        TaggantError: If more images are wanted than there are, or none.
+    """
+    if wanted is None:
+        return np.arange(total)
+    count = round(wanted * total) if isinstance(wanted, float) and wanted <= 1 else int(wanted)
+    if not 1 <= count <= total or (isinstance(wanted, float) and wanted > 1):
+        name = "train_subset" if split == "train" else "val_subset"
+        raise TaggantError(f"{name}={wanted} does not suit {total} images; write a count of 1..{total} or a fraction up to 1.0")
+    return np.sort(stream(seed, f"subset-{split}").permutation(total)[:count])

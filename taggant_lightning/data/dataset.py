@@ -1,0 +1,65 @@
+"""The torch Dataset between a source and a DataLoader: whole batches at once, resized, in memory where they fit."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from taggant_lightning.data.resize import fit
+from taggant_lightning.data.sources import ImageSource
+
+IN_MEMORY_BYTES = 1 << 30
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def to_float(pixels: NDArray[np.uint8]) -> Tensor:
+    """Turn uint8 pixels (…, C, H, W) into float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+
+
+class ResizedImages(Dataset[Batch]):
+    """Positions of a subset become batches of resized images, labels and positions.
+
+    Args:
+        source: The images.
+        indices: (N,) source indices of the subset, in order.
+        size: Side of the images in pixels.
+    """
+
+    def __init__(self, source: ImageSource, indices: NDArray[np.int64], size: int) -> None:
+        self.source, self.indices, self.size = source, indices, size
+        self.labels = torch.from_numpy(source.labels[indices])
+        self._memory: Tensor | None = None
+
+    def load(self) -> None:
+        """Decode everything once if the resized images fit into 1 GiB."""
+        if self._memory is None and len(self) * self._one(0).numel() * 4 <= IN_MEMORY_BYTES:
+            self._memory = torch.cat([self._one(position) for position in range(len(self))])
+
+    def _one(self, position: int) -> Tensor:
+        return fit(to_float(self.source.pixels(int(self.indices[position])))[None], self.size)
+
+    def __len__(self) -> int:
+        """N, the number of positions."""
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Batch:
+        """Return a batch of one."""
+        return self.__getitems__([position])
+
+    def __getitems__(self, positions: Sequence[int]) -> Batch:
+        """Return images (B, C, S, S) float32 in [0, 1], labels (B,) int64 and positions (B,) int64."""
+        where = torch.as_tensor(positions, dtype=torch.int64)
+        if self._memory is not None:
+            images = self._memory[where]
+        else:
+            images = torch.cat([self._one(position) for position in positions])
+        return images, self.labels[where], where
+
+
+def as_is(batch: Batch) -> Batch:
+    """Collate nothing: the dataset hands over whole batches."""
+    return batch

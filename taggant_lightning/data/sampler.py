@@ -1,0 +1,47 @@
+"""The order of samples: a function of seed and epoch, so that a resumed run sees what an uninterrupted one would have seen."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch.distributed as dist
+from torch.utils.data import DistributedSampler
+
+from taggant_lightning.streams import stream
+
+
+class SeededSampler(DistributedSampler[Any]):
+    """Samples positions 0..N−1 in an order keyed by seed and epoch, split over the processes.
+
+    It is a DistributedSampler so that Lightning leaves it in place and calls `set_epoch` on it.
+
+    Args:
+        length: N.
+        seed: Seed of the order.
+        shuffle: Whether to shuffle; otherwise positions come in order.
+        pad: Whether the last positions are filled up from the first, so that all processes do the same number of steps, as
+            training needs. Without it, processes may differ by one sample and none comes twice, as evaluation needs.
+    """
+
+    def __init__(self, length: int, *, seed: int, shuffle: bool, pad: bool) -> None:
+        parallel = dist.is_available() and dist.is_initialized()
+        replicas, rank = (dist.get_world_size(), dist.get_rank()) if parallel else (1, 0)
+        super().__init__(range(length), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # only its length is used
+        self._length, self._pad = length, pad
+
+    def _positions(self) -> list[int]:
+        order = list(range(self._length))
+        if self.shuffle:
+            order = stream(self.seed, "sampler", self.epoch).permutation(self._length).tolist()
+        if self._pad and self._length % self.num_replicas:
+            missing = -self._length % self.num_replicas
+            order += (order * (missing // self._length + 1))[:missing]
+        return order[self.rank :: self.num_replicas]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this process's positions of the current epoch."""
+        return iter(self._positions())
+
+    def __len__(self) -> int:
+        """Number of this process's positions."""
+        total = self._length + (-self._length % self.num_replicas if self._pad else 0)
+        return len(range(self.rank, total, self.num_replicas))

@@ -1,0 +1,164 @@
+"""Signature: what a method changes in a dataset. Secret, like the keys."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.data.sources import ImageSource
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import read_json, secret_directory, sha256_hex, write_secret, write_secret_json
+
+FORMAT = "taggant-lightning/signature/v1"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Replacements in a source, as whole 8-bit steps at stored resolution.
+
+    Attributes:
+        method: Name of the method, for instance `data_taggants`.
+        indices: (M,) int64, indices into the whole source, ascending and different.
+        steps: M arrays (C, H, W) int16: pixel steps to add, at each image's stored shape.
+        served: (M,) int64, the key that each image serves.
+        originals: M digests (SHA-256) of the original pixels.
+        fingerprint: The source's fingerprint.
+        bound: Largest allowed step, or None where the method declares no bound.
+        commitment: Commitment of the keys, or None.
+        facts: Aggregates such as the mean cosine; they go to no release.
+        additions: Samples appended to the dataset; empty for data taggants.
+    """
+
+    method: str
+    indices: NDArray[np.int64]
+    steps: list[NDArray[np.int16]]
+    served: NDArray[np.int64]
+    originals: list[str]
+    fingerprint: str
+    bound: int | None
+    commitment: str | None
+    facts: dict[str, Any] = field(default_factory=dict)
+    additions: list[NDArray[np.uint8]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        """M, the number of replaced images."""
+        return len(self.indices)
+
+    def apply(self, source: ImageSource) -> "OverlaySource":
+        """Return the source with the replacements in place.
+
+        Raises:
+            TaggantError: If the Signature was made for another dataset.
+        """
+        if source.fingerprint != self.fingerprint:
+            raise TaggantError(
+                f"the Signature was made for the dataset {self.fingerprint[:12]}… and this one is {source.fingerprint[:12]}…; "
+                "point source and root at the dataset that was signed, whole and in its original files"
+            )
+        return OverlaySource(source, self)
+
+    def replace(self, position: int, original: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the signed image of one replacement, (C, H, W) uint8.
+
+        Raises:
+            TaggantError: If the original is not the image that was signed, or the steps leave 0..255.
+        """
+        index = int(self.indices[position])
+        if pixel_digest(original) != self.originals[position]:
+            raise TaggantError(f"image {index} is not the one that was signed; point source and root at the signed dataset")
+        signed = original.astype(np.int32) + self.steps[position]
+        if signed.min() < 0 or signed.max() > 255:
+            raise TaggantError(f"image {index} leaves the pixel range with its steps; the Signature is damaged")
+        return signed.astype(np.uint8)
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the Signature into a secret directory (0700; files 0600), replacing one that is there."""
+        from safetensors.numpy import save
+
+        folder = secret_directory(Path(directory))
+        shapes = np.array([s.shape for s in self.steps], dtype=np.int64).reshape(-1, 3)
+        flat = np.concatenate([s.ravel() for s in self.steps]) if self.steps else np.zeros(0, np.int16)
+        tensors = {"indices": self.indices, "served": self.served, "shapes": shapes, "steps": flat}
+        payload = save(tensors)
+        write_secret(folder / "signature.safetensors", payload)
+        stored = {
+            "format": FORMAT,
+            "method": self.method,
+            "fingerprint": self.fingerprint,
+            "bound": self.bound,
+            "commitment": self.commitment,
+            "originals": self.originals,
+            "facts": self.facts,
+            "sha256": sha256_hex(payload),
+        }
+        write_secret_json(folder / "signature.json", stored)
+        return folder
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "Signature":
+        """Read a Signature.
+
+        Raises:
+            TaggantError: If a file is missing or damaged.
+        """
+        from safetensors.numpy import load
+
+        folder = Path(directory)
+        if not folder.is_dir():
+            raise TaggantError(f"signature={folder} is no folder; write the one that TaggantSigning made")
+        stored = read_json(folder / "signature.json", what="signature")
+        try:
+            payload = (folder / "signature.safetensors").read_bytes()
+            if sha256_hex(payload) != stored["sha256"]:
+                raise TaggantError("signature.safetensors does not match signature.json")
+            tensors = load(payload)
+            shapes = tensors["shapes"]
+            ends = np.cumsum(shapes.prod(axis=1))[:-1]
+            parts = np.split(tensors["steps"], ends) if len(shapes) else []
+            steps = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+            return cls(
+                method=stored["method"],
+                indices=tensors["indices"],
+                steps=steps,
+                served=tensors["served"],
+                originals=stored["originals"],
+                fingerprint=stored["fingerprint"],
+                bound=stored["bound"],
+                commitment=stored["commitment"],
+                facts=stored["facts"],
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise TaggantError(f"signature={folder} is damaged ({error}); restore it from a copy") from None
+
+
+class OverlaySource(ImageSource):
+    """A source with some images replaced; labels, classes and order stay."""
+
+    def __init__(self, source: ImageSource, signature: Signature) -> None:
+        self.original, self.signature = source, signature
+        self.labels, self.classes = source.labels, source.classes
+        self._position = {int(index): position for position, index in enumerate(signature.indices)}
+
+    @cached_property
+    def signed_indices(self) -> Sequence[int]:
+        """Source indices of the replaced images."""
+        return sorted(self._position)
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """Return one image, signed where the Signature says so, (C, H, W) uint8."""
+        original = self.original.pixels(index)
+        position = self._position.get(int(index))
+        return original if position is None else self.signature.replace(position, original)
+
+    def _identity(self) -> list[str]:
+        steps = [sha256_hex(s.tobytes()) for s in self.signature.steps]
+        return [self.original.fingerprint, *map(str, self.signature.indices.tolist()), *steps]
+
+
+def pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    """Return the SHA-256 of an image's shape and pixels (C, H, W) uint8, in hexadecimal."""
+    return sha256_hex(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes())

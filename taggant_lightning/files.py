@@ -1,0 +1,103 @@
+"""Files: atomic writes, canonical JSON, and the one place that creates secret files.
+
+Secret files have mode 0600 from their first byte and lie in directories of mode 0700.
+"""
+
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from taggant_lightning.errors import TaggantError
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one byte string of a JSON value: sorted keys, no spaces, ASCII only, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode()
+
+
+def sha256_hex(data: bytes) -> str:
+    """Return the SHA-256 digest in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part.
+
+    Args:
+        path: The destination; its folder exists.
+        data: The content.
+        mode: Permissions, in force before the first byte is written.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path, *, what: str) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Args:
+        path: The file.
+        what: What the file is, for messages.
+
+    Raises:
+        TaggantError: If the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise TaggantError(f"{what}: {path} does not exist; check the folder's name") from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise TaggantError(f"{what}: {path} is damaged ({error}); restore it from a copy") from None
+    if not isinstance(value, dict):
+        raise TaggantError(f"{what}: {path} holds no JSON object; restore it from a copy")
+    return value
+
+
+def secret_directory(path: Path) -> Path:
+    """Create a directory for secrets, or accept one that only its owner can read.
+
+    Raises:
+        TaggantError: If the directory exists and others can read it.
+    """
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700)
+        path.chmod(0o700)
+    elif not path.is_dir():
+        raise TaggantError(f"secret directory {path} is a file; name a folder")
+    elif stat.S_IMODE(path.stat().st_mode) & 0o077:
+        raise TaggantError(f"secret directory {path} can be read by others; run `chmod 700 {path}` or name a new folder")
+    return path
+
+
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a secret file atomically, mode 0600, in a directory of mode 0700.
+
+    Raises:
+        TaggantError: If others can read the directory.
+    """
+    secret_directory(path.parent)
+    write_atomic(path, data, mode=0o600)
+
+
+def write_secret_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON into a secret file."""
+    write_secret(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -1,0 +1,238 @@
+"""ImageClassifier: a LightningModule for any timm model and for the small ones, with normalisation inside the model."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.models.small import SMALL_MODELS, create_small
+
+log = logging.getLogger(__name__)
+CHECKPOINT_ENTRY = "image_classifier"
+_ARCHITECTURE = ("model_name", "num_classes", "image_size", "channels", "mean", "std")
+
+
+class ImageClassifier(pl.LightningModule):
+    """A classifier that maps images in [0, 1] to logits.
+
+    Its constructor arguments are kept in its checkpoints, so that `load_classifier` rebuilds it, but not as Lightning
+    hyperparameters: those would silently beat the command line when a checkpoint is tested.
+
+    Args:
+        model_name: `small_mlp`, `small_cnn`, `small_vit` or any timm model.
+        num_classes: C; the command line takes it from the data.
+        image_size: Side of the input in pixels; the command line takes it from the data.
+        channels: Image channels; the command line takes them from the data.
+        lr: Peak learning rate.
+        weight_decay: Weight decay.
+        optimizer: `adamw`, `sgd` (Nesterov momentum 0.9) or `lamb`.
+        schedule: `cosine` to zero after a linear warm-up, or `constant`.
+        warmup: Fraction of all steps that the learning rate rises for.
+        label_smoothing: In [0, 1).
+        mean: Pixel mean that the model subtracts, in [0, 1].
+        std: Pixel deviation that the model divides by.
+        drop_path: Stochastic depth of timm models.
+        weights: File to start from when fine-tuning: .safetensors, .pth, or a checkpoint of ImageClassifier. Entries
+            of another shape, such as the head for other classes, start afresh.
+    """
+
+    def __init__(
+        self,
+        model_name: str = "small_cnn",
+        num_classes: int = 10,
+        image_size: int = 32,
+        channels: int = 3,
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        optimizer: Literal["adamw", "sgd", "lamb"] = "adamw",
+        schedule: Literal["cosine", "constant"] = "cosine",
+        warmup: float = 0.1,
+        label_smoothing: float = 0.0,
+        mean: float = 0.5,
+        std: float = 0.25,
+        drop_path: float = 0.0,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise TaggantError(f"num_classes={num_classes} must be at least 2")
+        if not (lr > 0 and std > 0):
+            raise TaggantError(f"lr={lr} and std={std} must be positive")
+        if not 0 <= warmup < 1:
+            raise TaggantError(f"warmup={warmup} must lie in [0, 1): the fraction of steps that the learning rate rises for")
+        self.arguments = {
+            "model_name": model_name,
+            "num_classes": num_classes,
+            "image_size": image_size,
+            "channels": channels,
+            "lr": lr,
+            "weight_decay": weight_decay,
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "warmup": warmup,
+            "label_smoothing": label_smoothing,
+            "mean": mean,
+            "std": std,
+            "drop_path": drop_path,
+        }
+        self.mean, self.std, self.label_smoothing = mean, std, label_smoothing
+        self.model = _create(model_name, num_classes, image_size, channels, drop_path)
+        if weights is not None:
+            start_from(self.model, Path(weights))
+        from torchmetrics.classification import MulticlassAccuracy
+
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
+        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, S, S) float in [0, 1] to logits (N, num_classes)."""
+        logits: Tensor = self.model((images - self.mean) / self.std)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return the cross-entropy of a batch of images in [0, 1] and labels."""
+        images, labels = batch
+        loss = F.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(labels))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log loss and accuracy."""
+        images, labels = batch
+        logits = self(images)
+        self.val_acc(logits, labels)
+        loss = F.cross_entropy(logits, labels)
+        self.log("val/loss", loss, batch_size=len(labels), sync_dist=True)
+        self.log("val/acc", self.val_acc, prog_bar=True, batch_size=len(labels))
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Log accuracy."""
+        images, labels = batch
+        self.test_acc(self(images), labels)
+        self.log("test/acc", self.test_acc, batch_size=len(labels))
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return logits (N, num_classes)."""
+        logits: Tensor = self(batch[0])
+        return logits
+
+    def configure_optimizers(self) -> Any:
+        """Build the optimizer with timm's weight-decay groups, and a schedule by step."""
+        from timm.optim import create_optimizer_v2
+
+        a = self.arguments
+        name = "nesterov" if a["optimizer"] == "sgd" else a["optimizer"]
+        momentum = {"momentum": 0.9} if a["optimizer"] == "sgd" else {}
+        optimizer = create_optimizer_v2(self.model, opt=name, lr=a["lr"], weight_decay=a["weight_decay"], **momentum)
+        if a["schedule"] == "constant":
+            return optimizer
+        total = max(1, int(self.trainer.estimated_stepping_batches))
+        rise = round(total * a["warmup"])
+
+        def factor(step: int) -> float:
+            if step < rise:
+                return (step + 1) / (rise + 1)
+            return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (step - rise) / max(1, total - rise)))))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the constructor's arguments."""
+        checkpoint[CHECKPOINT_ENTRY] = dict(self.arguments)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Compare what was asked for with what the checkpoint was trained with.
+
+        Raises:
+            TaggantError: If the architectures differ.
+        """
+        stored = checkpoint.get(CHECKPOINT_ENTRY, {})
+        for name, value in stored.items():
+            wanted = self.arguments.get(name)
+            if wanted == value:
+                continue
+            if name in _ARCHITECTURE:
+                raise TaggantError(f"model.{name}={wanted}, and the checkpoint was trained with {value}; write --model.{name} {value}")
+            log.warning("model.%s=%s as asked for; the checkpoint was trained with %s", name, wanted, value)
+
+
+def _create(name: str, num_classes: int, image_size: int, channels: int, drop_path: float) -> nn.Module:
+    if name in SMALL_MODELS:
+        return create_small(name, num_classes=num_classes, image_size=image_size, channels=channels)
+    import timm
+
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_')[0]}*")[:4]
+        hint = f"timm has {', '.join(near)} …" if near else "see timm.list_models()"
+        raise TaggantError(f"model_name={name!r} is unknown; write one of {', '.join(SMALL_MODELS)} or a timm model ({hint})")
+    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": channels}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    try:
+        return timm.create_model(name, img_size=image_size, **options)
+    except TypeError:  # convolutional networks take any size and no img_size
+        return timm.create_model(name, **options)
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise TaggantError(f"weights={path} is no file; write a .safetensors, .pth or .ckpt file")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a file it cannot read
+        raise TaggantError(f"weights={path} cannot be read without unpickling code ({type(error).__name__}); save a state dict") from None
+    content = content.get("state_dict", content.get("model", content))
+    return {name.removeprefix("model."): value for name, value in content.items() if isinstance(value, Tensor)}
+
+
+def start_from(model: nn.Module, path: Path) -> list[str]:
+    """Load the weights that fit a model.
+
+    Args:
+        model: The model.
+        path: A .safetensors, .pth or .ckpt file.
+
+    Returns:
+        Names of the model's entries that start afresh, for instance the head.
+
+    Raises:
+        TaggantError: If the file cannot be read, or fits less than half of the entries.
+    """
+    stored, own = _read_weights(path), model.state_dict()
+    fitting = {n: v for n, v in stored.items() if n in own and own[n].shape == v.shape}
+    fresh = [n for n in own if n not in fitting]
+    if len(fitting) * 2 < len(own):
+        raise TaggantError(f"weights={path} fits {len(fitting)} of {len(own)} entries; it belongs to another architecture")
+    model.load_state_dict({**own, **fitting})
+    log.info("weights from %s; fresh: %s", path, ", ".join(fresh) or "none")
+    return fresh
+
+
+def load_classifier(path: str | Path) -> ImageClassifier:
+    """Rebuild an ImageClassifier from its checkpoint, in evaluation mode on the CPU.
+
+    Raises:
+        TaggantError: If the file is missing, cannot be read safely, or holds another kind of model.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise TaggantError(f"checkpoint {file} does not exist; write a .ckpt file that `taggant fit` made")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many types for a file it cannot read
+        raise TaggantError(f"checkpoint {file} cannot be read ({type(error).__name__}); write a .ckpt file of `taggant fit`") from None
+    if CHECKPOINT_ENTRY not in checkpoint:
+        raise TaggantError(f"checkpoint {file} holds no ImageClassifier; only these can be rebuilt from a file")
+    model = ImageClassifier(**checkpoint[CHECKPOINT_ENTRY])
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()

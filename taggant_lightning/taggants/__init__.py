@@ -1,0 +1,1 @@
+"""Data taggants: keys, alignment, signing and detection."""

@@ -1,0 +1,105 @@
+"""Gradient alignment: a cosine between two parameter gradients, and its derivative with respect to the data.
+
+Nothing here knows of images. The data enter through *chunks*: functions without arguments that return a scalar loss, built
+from the parameters and from leaf tensors of the data. The gradient of the whole is the sum over the chunks, so that memory
+follows the largest chunk and not the number of samples.
+
+With g(δ) = Σ_chunks ∇_θ L and a fixed target t, the objective is c(δ) = ⟨g, t⟩ / (‖g‖‖t‖). By the chain rule
+
+    ∇_δ c = ∇_δ ⟨g(δ), v⟩,   v = ∂c/∂g = (t/‖t‖ − c·g/‖g‖) / ‖g‖ held constant,
+
+and the right-hand side is a sum over chunks too: the derivative by chunks is that of the whole, up to the order of float
+additions. `v` needs the finished sum, hence two passes; a single chunk keeps its graph and needs one.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Chunk: TypeAlias = Callable[[], Tensor]
+
+
+def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Return the inner product of two lists of tensors of the same shapes, as a scalar tensor."""
+    return torch.stack([torch.sum(x * y) for x, y in zip(a, b, strict=True)]).sum()
+
+
+def norm(a: Sequence[Tensor]) -> Tensor:
+    """Return the Euclidean norm of a list of tensors taken as one vector, as a scalar tensor."""
+    return inner(a, a).sqrt()
+
+
+def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Return the cosine between two lists of tensors taken as two vectors; 0 where one of them vanishes."""
+    product = norm(a) * norm(b)
+    return torch.where(product > 0, inner(a, b) / product.clamp_min(torch.finfo(product.dtype).tiny), 0.0)
+
+
+def cosine_derivative(gradient: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
+    """Return ∂cos(gradient, target)/∂gradient, tensors of the gradient's shapes; zeros where a norm vanishes."""
+    length, target_length = norm(gradient), norm(target)
+    if length == 0 or target_length == 0:
+        return [torch.zeros_like(g) for g in gradient]
+    c = inner(gradient, target) / (length * target_length)
+    return [(t / target_length - c * g / length) / length for g, t in zip(gradient, target, strict=True)]
+
+
+def _parameter_gradient(loss: Tensor, parameters: Sequence[Tensor], *, keep_graph: bool) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, parameters, create_graph=keep_graph, materialize_grads=True)
+
+
+def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Return Σ_chunks ∇_θ loss without a graph.
+
+    Args:
+        chunks: Functions that return a scalar loss.
+        parameters: Leaf tensors; one that a loss does not use counts with gradient zero.
+
+    Returns:
+        One detached tensor a parameter, of its shape and dtype.
+    """
+    total = [torch.zeros_like(p) for p in parameters]
+    for chunk in chunks:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            gradient = _parameter_gradient(chunk(), parameters, keep_graph=False)
+        torch._foreach_add_(total, [g.detach() for g in gradient])
+    return total
+
+
+def _data_gradient(value: Tensor, data: Sequence[Tensor]) -> list[Tensor]:
+    return [g.detach() for g in torch.autograd.grad(value, data, materialize_grads=True)]
+
+
+def alignment(
+    chunks: Sequence[Chunk], parameters: Sequence[Tensor], target: Sequence[Tensor], data: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor]]:
+    """Return the cosine between the chunks' summed gradient and a target, with its derivative with respect to the data.
+
+    The forward passes run with unfused attention: the fused kernels have no second derivative.
+
+    Args:
+        chunks: Functions that return a scalar loss, differentiable twice with respect to `parameters` and `data`.
+        parameters: P leaf tensors that require grad.
+        target: P tensors of the parameters' shapes, for instance a key's gradient.
+        data: Leaf tensors that require grad, for instance perturbations.
+
+    Returns:
+        The cosine, a scalar tensor in [-1, 1], and one tensor for each entry of `data`, of its shape: ∂cosine/∂data.
+    """
+    if len(chunks) == 1:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            gradient = _parameter_gradient(chunks[0](), parameters, keep_graph=True)
+            direction = cosine_derivative([g.detach() for g in gradient], target)
+            derivative = _data_gradient(inner(gradient, direction), data)
+        return cosine([g.detach() for g in gradient], target), derivative
+    total = summed_gradient(chunks, parameters)
+    direction = cosine_derivative(total, target)
+    derivative = [torch.zeros_like(d) for d in data]
+    for chunk in chunks:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            gradient = _parameter_gradient(chunk(), parameters, keep_graph=True)
+            torch._foreach_add_(derivative, _data_gradient(inner(gradient, direction), data))
+    return cosine(total, target), derivative

@@ -1,0 +1,58 @@
+"""Commitment format v1: a hash that binds a KeySet before the release is published; specified in docs/commitment.md.
+
+One salted SHA-256 leaf a key, a Merkle root over the leaves, and a header. A single key can later be revealed with its salt
+and its path, and the others stay secret.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.files import canonical_json
+from taggant_lightning.taggants.derivation import absorb
+
+LEAF = b"taggant-lightning/commitment/v1/leaf"
+NODE = b"taggant-lightning/commitment/v1/node"
+ROOT = b"taggant-lightning/commitment/v1/root"
+
+
+def leaf(position: int, image: NDArray[np.uint8], label: int, salt: bytes) -> bytes:
+    """Return the leaf of one key.
+
+    Args:
+        position: The key's place in the KeySet, from 0.
+        image: (C, H, W) uint8.
+        label: The key's label, from 0.
+        salt: 32 bytes.
+
+    Returns:
+        32 bytes.
+    """
+    shape = b"".join(side.to_bytes(8, "big") for side in image.shape)
+    fields = absorb(LEAF, salt, position.to_bytes(8, "big"), label.to_bytes(8, "big"), shape, image.tobytes(order="C"))
+    return hashlib.sha256(fields).digest()
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """Return the root of a binary tree over the leaves, in order; a node without a sibling moves up unchanged."""
+    level = list(leaves)
+    while len(level) > 1:
+        pairs = [hashlib.sha256(absorb(NODE, a, b)).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
+        level = pairs + ([level[-1]] if len(level) % 2 else [])
+    return level[0]
+
+
+def commitment(header: dict[str, Any], leaves: Sequence[bytes]) -> str:
+    """Return the commitment of a KeySet.
+
+    Args:
+        header: JSON object with the number of keys, classes, shape, test, batches, derivation and statement.
+        leaves: One leaf a key, in order.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    return hashlib.sha256(absorb(ROOT, canonical_json(header), merkle_root(leaves))).hexdigest()

@@ -1,0 +1,166 @@
+"""KeyDetection: a callback that asks a model the keys, for an exploratory curve in `fit` and for the verdict in `test`."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from taggant_lightning.access.module import ask_module
+from taggant_lightning.data.dataset import to_float
+from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.resize import fit
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.provenance import provenance
+from taggant_lightning.evidence.record import MEANING, Detection, p_value
+from taggant_lightning.files import write_secret_json
+from taggant_lightning.statistics import binomial_log10_p
+from taggant_lightning.taggants.hits import count_hits, key_ranks
+from taggant_lightning.taggants.keys import KeySet
+
+PREFIX = "keys/"
+
+
+def key_images(keys: KeySet, image_size: int) -> Tensor:
+    """Return the key images as a model sees them, (K, C, S, S) float in [0, 1]."""
+    return fit(to_float(keys.images), image_size)
+
+
+def ask(module: nn.Module, keys: KeySet, image_size: int) -> NDArray[np.int64]:
+    """Return the rank of each key's label, (K,) int64 in 1..C, or C+1 where the module answered NaN.
+
+    Args:
+        module: Maps (N, C, S, S) float in [0, 1] to logits.
+        keys: The keys.
+        image_size: Side S of the module's input in pixels.
+
+    Raises:
+        TaggantError: If the module answers another number of classes than the keys have.
+    """
+    answers = ask_module(module, key_images(keys, image_size))
+    lengths = {len(a.labels) for a in answers if a.labels is not None}
+    if lengths - {keys.num_classes}:
+        raise TaggantError(f"the model answers {max(lengths)} classes and the keys were drawn for {keys.num_classes}")
+    return key_ranks(answers, keys.labels, keys.num_classes)
+
+
+def detect(ranks: NDArray[np.int64], keys: KeySet, seeds: dict[str, int] | None = None) -> Detection:
+    """Test the ranks (K,) of the key labels with the one test that the KeySet fixes: hits in the top k, binomial tail."""
+    hits = count_hits(ranks, keys.top_k)
+    log10_p = binomial_log10_p(hits, len(keys), keys.rate)
+    return Detection(
+        method="data_taggants",
+        claim=MEANING,
+        log10_p=log10_p,
+        p_value=p_value(log10_p),
+        validity="exact",
+        commitment=keys.commitment,
+        provenance={**provenance(), "seeds": seeds or {}},
+        details={
+            "hits": hits,
+            "num_keys": len(keys),
+            "top_k": keys.top_k,
+            "num_classes": keys.num_classes,
+            "rate": keys.rate,
+            "demo_only": keys.demo_only,
+        },
+    )
+
+
+class KeyDetection(Callback):
+    """Asks the keys after each validation epoch (an exploratory curve) and at `test` (the verdict).
+
+    Training with and without it is bit-identical: it draws no random number, keeps no gradient and leaves modes as they were.
+    `test` writes `detection.json` (public) and `secret/detection.secret.json` (0600) into the run directory. Every process
+    asks every key and the first one writes, so the number of processes does not matter.
+
+    Args:
+        keys: Folder of the KeySet.
+        curve: Whether to log the exploratory curve during validation. No decision may rest on it.
+        out: Folder for the records; None for the trainer's run directory.
+    """
+
+    def __init__(self, keys: str, curve: bool = True, out: str | None = None) -> None:
+        self.keys, self.curve, self.out = keys, curve, out
+        self.detection: Detection | None = None
+        self._keyset: KeySet | None = None
+
+    @property
+    def keyset(self) -> KeySet:
+        """The keys, read when first needed."""
+        if self._keyset is None:
+            self._keyset = KeySet.load(self.keys)
+        return self._keyset
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse callbacks that would choose a model by its answers on the keys.
+
+        Raises:
+            TaggantError: If a callback monitors a key metric, or the keys do not suit the data.
+        """
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by the callback connector
+            monitor = getattr(callback, "monitor", None)
+            if isinstance(monitor, str) and monitor.startswith(PREFIX):
+                raise TaggantError(
+                    f"{type(callback).__name__} has monitor={monitor!r}: choosing a model by its answers on the keys makes "
+                    "the p-value false; monitor 'val/acc' or 'val/loss'"
+                )
+        data = _data(trainer)
+        if data.num_classes != self.keyset.num_classes:
+            raise TaggantError(f"keys={self.keys} are drawn for {self.keyset.num_classes} classes and the data has {data.num_classes}")
+        if data.channels != self.keyset.images.shape[1]:
+            raise TaggantError(f"keys={self.keys} have {self.keyset.images.shape[1]} channels and the images {data.channels}")
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log hits and log10 p as exploratory aggregates."""
+        if not self.curve or trainer.sanity_checking:
+            return
+        keys = self.keyset
+        ranks = ask(pl_module, keys, _data(trainer).image_size)
+        hits = count_hits(ranks, keys.top_k)
+        values = {"hits": float(hits), "log10_p": binomial_log10_p(hits, len(keys), keys.rate)}
+        pl_module.log_dict({PREFIX + name: value for name, value in values.items()}, rank_zero_only=True)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Reach the verdict, write the records, and end on one line."""
+        data = _data(trainer)
+        ranks = ask(pl_module, self.keyset, data.image_size)
+        self.detection = detect(ranks, self.keyset, {"data": data.seed})
+        values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}
+        pl_module.log_dict(values, rank_zero_only=True)
+        if trainer.is_global_zero:
+            folder = Path(self.out or trainer.default_root_dir)
+            write_records(folder, self.detection, ranks)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Print the one greppable line last."""
+        if trainer.is_global_zero and self.detection is not None:
+            print(verdict_line(self.detection, Path(self.out or trainer.default_root_dir) / "detection.json"))
+
+
+def write_records(folder: Path, detection: Detection, ranks: NDArray[np.int64]) -> None:
+    """Write the public record, and the ranks of the key labels into the secret one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    secret: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
+    write_secret_json(folder / "secret" / "detection.secret.json", secret)
+    detection.save(folder / "detection.json")
+
+
+def verdict_line(detection: Detection, path: Path) -> str:
+    """Return the last line of a test: hits, log10 p and where the record lies."""
+    d = detection.details
+    return (
+        f"taggant: hits={d['hits']}/{d['num_keys']} top_k={d['top_k']} rate={d['rate']:g} "
+        f"log10_p={detection.log10_p:.2f} record={path}"
+    )
+
+
+def _data(trainer: pl.Trainer) -> ImageDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
+    if not isinstance(data, ImageDataModule):
+        raise TaggantError(f"the trainer's data is {type(data).__name__}; KeyDetection needs an ImageDataModule or SignedDataModule")
+    return data

@@ -1,0 +1,245 @@
+"""KeySet: the secret key images with their labels, and the one test they are made for."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import (
+    canonical_json,
+    read_json,
+    secret_directory,
+    sha256_hex,
+    write_secret,
+    write_secret_json,
+)
+from taggant_lightning.taggants.commitment import commitment, leaf
+from taggant_lightning.taggants.derivation import expand, grid_image, uniform_below
+
+FORMAT = "taggant-lightning/keyset/v1"
+MIN_SECRET_BYTES = 16
+_FILES = ("keyset.json", "keys.safetensors", "secret.hex")
+
+
+@dataclass(frozen=True)
+class KeySet:
+    """K key images with labels, derived from a secret. Draw one with `KeySet.draw`, read one with `KeySet.load`.
+
+    Attributes:
+        images: (K, C, H, W) uint8.
+        labels: (K,) int64 in 0..num_classes−1, independent and uniform.
+        header: What the commitment says in the open: number of keys, classes, shape, test, batches, derivation, statement.
+        secret: The secret, 16 bytes or more.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64]
+    header: dict[str, Any]
+    secret: bytes
+
+    @classmethod
+    def draw(
+        cls,
+        *,
+        num_keys: int,
+        num_classes: int,
+        shape: tuple[int, int, int],
+        top_k: int = 1,
+        grid: int | None = None,
+        source_images: NDArray[np.uint8] | None = None,
+        batches: Sequence[int] | None = None,
+        statement: str = "",
+        secret: bytes | None = None,
+        demo_only: bool = False,
+    ) -> "KeySet":
+        """Derive a KeySet from a secret, a fresh one unless given.
+
+        Args:
+            num_keys: K, at least 1.
+            num_classes: C, at least 2.
+            shape: (channels, height, width) of the key images.
+            top_k: k of the primary test, 1..C: a hit is a key label among the model's first k answers.
+            grid: Side of the noise grid, 1..min(height, width), enlarged by nearest neighbour; None for the whole image.
+            source_images: (N, channels, height, width) uint8, real held-out images to choose keys from instead of noise.
+            batches: Sizes of the ordered batches that keys are revealed in; they add up to K. None for one batch.
+            statement: The dataset in words.
+            secret: At least 16 bytes; None draws 32 from the operating system.
+            demo_only: Marks a secret that others can guess; claims refuse it.
+
+        Raises:
+            TaggantError: If an argument lies outside its range.
+        """
+        _check_numbers(num_keys, num_classes, shape, top_k)
+        side = min(shape[1:])
+        if grid is not None and not 1 <= grid <= side:
+            raise TaggantError(f"grid={grid} must lie in 1..{side}, the smaller side of the keys; leave it out for the whole image")
+        if grid is not None and source_images is not None:
+            raise TaggantError("grid and source exclude each other: keys are noise on a grid or real images; leave one out")
+        sizes = [num_keys] if batches is None else [int(size) for size in batches]
+        if min(sizes, default=0) < 1 or sum(sizes) != num_keys:
+            raise TaggantError(f"batches={sizes} must be positive sizes that add up to num_keys={num_keys}")
+        secret = secrets.token_bytes(32) if secret is None else secret
+        if len(secret) < MIN_SECRET_BYTES:
+            raise TaggantError(f"the secret has {8 * len(secret)} bits; use {8 * MIN_SECRET_BYTES} or more")
+        header = {
+            "format": FORMAT,
+            "num_keys": num_keys,
+            "num_classes": num_classes,
+            "shape": list(shape),
+            "test": {"name": "binomial_top_k", "top_k": top_k},
+            "batches": sizes,
+            "derivation": _derivation(grid, shape, source_images),
+            "statement": statement,
+            "demo_only": demo_only,
+        }
+        context = canonical_json(header)
+        if source_images is None:
+            cells = header["derivation"].get("grid") or side
+            if cells == side and shape[1] != shape[2]:
+                raise TaggantError(f"shape={shape} is not square; write a grid for keys that are not square")
+            images = np.stack([grid_image(shape, cells, secret, context, i) for i in range(num_keys)])
+        else:
+            images = source_images[_choose(num_keys, len(source_images), secret, context)]
+        labels = [uniform_below(num_classes, secret, "label", context, i) for i in range(num_keys)]
+        return cls(images, np.array(labels, dtype=np.int64), header, secret)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes of the owner's dataset."""
+        return int(self.header["num_classes"])
+
+    @property
+    def top_k(self) -> int:
+        """k of the primary test."""
+        return int(self.header["test"]["top_k"])
+
+    @property
+    def rate(self) -> float:
+        """The chance of one hit under the null, k/C."""
+        return self.top_k / self.num_classes
+
+    @property
+    def demo_only(self) -> bool:
+        """Whether others can guess the secret."""
+        return bool(self.header["demo_only"])
+
+    def __len__(self) -> int:
+        """K, the number of keys."""
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        """Tell the public part only: a KeySet may end up in a log."""
+        return f"KeySet(num_keys={len(self)}, num_classes={self.num_classes}, top_k={self.top_k}, commitment={self.commitment})"
+
+    @cached_property
+    def commitment(self) -> str:
+        """The commitment, 64 hexadecimal digits; safe to publish."""
+        context = canonical_json(self.header)
+        leaves = [
+            leaf(i, image, int(label), expand(self.secret, "salt", context, i, 32))
+            for i, (image, label) in enumerate(zip(self.images, self.labels, strict=True))
+        ]
+        return commitment(self.header, leaves)
+
+    def check(self, commitment: str | None = None) -> None:
+        """Recompute what can be recomputed from the secret, and compare.
+
+        Args:
+            commitment: The published commitment; None compares images and labels with the secret only.
+
+        Raises:
+            TaggantError: If labels, noise images or the commitment do not follow from the secret.
+        """
+        context = canonical_json(self.header)
+        shape, derivation = tuple(self.header["shape"]), self.header["derivation"]
+        for i, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
+            if uniform_below(self.num_classes, self.secret, "label", context, i) != label:
+                raise TaggantError(f"key {i}: its label does not follow from the secret; the key files are damaged or forged")
+            if derivation["source"] == "noise" and not np.array_equal(
+                image, grid_image(shape, derivation["grid"], self.secret, context, i)
+            ):
+                raise TaggantError(f"key {i}: its image does not follow from the secret; the key files are damaged or forged")
+        if commitment is not None and commitment.lower() != self.commitment:
+            raise TaggantError(
+                f"the keys' commitment is {self.commitment} and not {commitment}: other keys, or a changed header; "
+                "name the KeySet that the release's manifest commits to"
+            )
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the KeySet into a new secret directory (0700; files 0600).
+
+        Raises:
+            TaggantError: If the directory holds a KeySet already, or others can read it.
+        """
+        from safetensors.numpy import save
+
+        folder = Path(directory)
+        if any((folder / name).exists() for name in _FILES):
+            raise TaggantError(f"{folder} holds a KeySet already; keys are drawn once: name a new folder")
+        secret_directory(folder)
+        write_secret(folder / "secret.hex", self.secret.hex().encode() + b"\n")
+        write_secret(folder / "keys.safetensors", save({"images": self.images, "labels": self.labels}))
+        write_secret_json(folder / "keyset.json", {"header": self.header, "commitment": self.commitment})
+        return folder
+
+    @classmethod
+    def load(cls, directory: str | Path) -> "KeySet":
+        """Read a KeySet and verify it against its secret and its stored commitment.
+
+        Raises:
+            TaggantError: If a file is missing or damaged, or does not follow from the secret.
+        """
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        folder = Path(directory)
+        if not folder.is_dir():
+            raise TaggantError(f"keys={folder} is no folder; write the folder that `taggant keys new --out` made")
+        stored = read_json(folder / "keyset.json", what="keys")
+        try:
+            tensors = load((folder / "keys.safetensors").read_bytes())
+            secret = bytes.fromhex((folder / "secret.hex").read_text())
+            keys = cls(tensors["images"], tensors["labels"], stored["header"], secret)
+            _check_numbers(len(keys), keys.num_classes, tuple(keys.header["shape"]), keys.top_k)
+            if keys.images.shape != (keys.header["num_keys"], *keys.header["shape"]) or keys.images.dtype != np.uint8:
+                raise TaggantError(f"images of shape {keys.images.shape} do not fit the header")
+            keys.check(stored["commitment"])
+        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+            raise TaggantError(f"keys={folder} is damaged ({error}); restore it from a copy") from None
+        return keys
+
+
+def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...], top_k: int) -> None:
+    if num_keys < 1:
+        raise TaggantError(f"num_keys={num_keys} must be at least 1; 10 is usual")
+    if num_classes < 2:
+        raise TaggantError(f"num_classes={num_classes} must be at least 2: with one class every answer is a hit")
+    if not 1 <= top_k <= num_classes:
+        raise TaggantError(f"top_k={top_k} must lie in 1..num_classes, and num_classes={num_classes}")
+    if len(shape) != 3 or min(shape) < 1:
+        raise TaggantError(f"shape={shape} must be three positive numbers: channels,height,width, for instance 3,32,32")
+
+
+def _derivation(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.uint8] | None) -> dict[str, Any]:
+    if source is None:
+        return {"source": "noise", "grid": min(shape[1:]) if grid is None else grid}
+    if source.ndim != 4 or source.shape[1:] != tuple(shape) or source.dtype != np.uint8:
+        raise TaggantError(f"source images are {source.dtype} {source.shape}; expected uint8 (N, {', '.join(map(str, shape))})")
+    return {"source": "images", "count": len(source), "sha256": sha256_hex(np.ascontiguousarray(source).tobytes())}
+
+
+def _choose(count: int, total: int, secret: bytes, context: bytes) -> list[int]:
+    """Return `count` different positions below `total`, the first steps of a Fisher-Yates shuffle."""
+    if total < count:
+        raise TaggantError(f"the source holds {total} images and num_keys={count}; give a folder with more images or fewer keys")
+    order = list(range(total))
+    for i in range(count):
+        j = i + uniform_below(total - i, secret, "choice", context, i)
+        order[i], order[j] = order[j], order[i]
+    return order[:count]

@@ -1,0 +1,366 @@
+"""TaggantSigning: a callback that crafts a Signature between the epochs of a surrogate's training."""
+
+import fnmatch
+import hashlib
+import logging
+import sys
+import time
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from numpy.typing import NDArray
+from torch import nn
+
+from taggant_lightning.access.module import evaluation
+from taggant_lightning.data.augment import check_recipe
+from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.dataset import to_float
+from taggant_lightning.data.resize import fit
+from taggant_lightning.data.signature import Signature, pixel_digest
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.models.classifier import load_classifier
+from taggant_lightning.taggants.alignment import norm
+from taggant_lightning.taggants.crafting import Crafted, Settings, SigningImages, Surrogate, craft_key
+from taggant_lightning.taggants.crafting_state import CraftingState
+from taggant_lightning.taggants.detection import key_images
+from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.perceptual import Perceptual
+from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
+from taggant_lightning.taggants.selection import select
+
+log = logging.getLogger(__name__)
+
+
+class TaggantSigning(Callback):
+    """Crafts perturbations of a signing set so that its gradient points where the keys' gradient points.
+
+    Works with any LightningModule whose forward maps images in [0, 1] to logits, on an ImageDataModule. It runs after the
+    epochs that `after_epochs` names, starts each round from the last one's perturbations, and writes the Signature after
+    each. Training itself is not touched. Keys are shared out over the processes.
+
+    Args:
+        keys: Folder of the KeySet.
+        out: Secret folder for the Signature and the crafting state; made with mode 0700.
+        images_per_key: Images that sign for one key.
+        min_images_per_key: Fewest images a key may have where keys share a small class.
+        eps: Bound as a pixel fraction, a number or text such as 16/255.
+        steps: Steps of sign-Adam a round and restart.
+        lr: First step size in units of eps.
+        schedule: Of the step size: `cosine`, `step` (the published one) or `constant`.
+        init: Start of the perturbations: `uniform` within eps, `normal` or `zero`.
+        restarts: Independent starts a key; the best is kept.
+        after_epochs: Epochs, counted from 1, after which to craft; None for the last one.
+        surrogates: Checkpoints of further frozen ImageClassifiers to craft across, beside the model in training.
+        parameters: Name patterns (as `*.weight`) of the parameters whose gradients are aligned; None for all trainable ones.
+        selection: `random` or `gradient_norm`.
+        augment: Recipe that signing images go through while crafting; None takes the data's.
+        micro_batch: Images a chunk: memory follows it, the result does not.
+        perceptual_weight: Weight of LPIPS; 0 leaves it out.
+        perceptual_trunk: `alex`, `squeeze` or `vgg`.
+        perceptual_weights: File with the trunk's weights, for machines without internet.
+        seed: Seed of selection, starts and augmentation.
+
+    Raises:
+        TaggantError: If an argument lies outside its range.
+    """
+
+    def __init__(
+        self,
+        keys: str,
+        out: str,
+        images_per_key: int = 100,
+        min_images_per_key: int = 4,
+        eps: float | str = "16/255",
+        steps: int = 60,
+        lr: float = 0.05,
+        schedule: Schedule = "cosine",
+        init: Init = "uniform",
+        restarts: int = 1,
+        after_epochs: list[int] | None = None,
+        surrogates: list[str] | None = None,
+        parameters: list[str] | None = None,
+        selection: Literal["random", "gradient_norm"] = "random",
+        augment: str | None = None,
+        micro_batch: int = 128,
+        perceptual_weight: float = 0.0,
+        perceptual_trunk: Literal["alex", "squeeze", "vgg"] = "alex",
+        perceptual_weights: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.keys, self.out, self.seed = keys, Path(out), seed
+        self.eps = check_eps(_fraction(eps))
+        for name, value in {
+            "images_per_key": images_per_key,
+            "min_images_per_key": min_images_per_key,
+            "steps": steps,
+            "restarts": restarts,
+            "micro_batch": micro_batch,
+        }.items():
+            if value < 1:
+                raise TaggantError(f"{name}={value} must be at least 1")
+        if lr <= 0 or perceptual_weight < 0:
+            raise TaggantError(f"lr={lr} must be positive (in units of eps) and perceptual_weight={perceptual_weight} not negative")
+        if augment is not None:
+            check_recipe(augment)
+        if after_epochs is not None and (not after_epochs or min(after_epochs) < 1):
+            raise TaggantError(f"after_epochs={after_epochs} must name epochs, counted from 1; leave it out for the last one")
+        self.images_per_key, self.min_images_per_key = images_per_key, min_images_per_key
+        self.steps, self.lr, self.schedule, self.init, self.restarts = steps, lr, schedule, init, restarts
+        self.after_epochs = None if after_epochs is None else sorted(set(after_epochs))
+        self.surrogates, self.parameters = list(surrogates or []), parameters
+        self.selection, self.augment, self.micro_batch = selection, augment, micro_batch
+        self.perceptual_weight, self.perceptual_trunk = perceptual_weight, perceptual_trunk
+        self.perceptual_weights = perceptual_weights
+        self.signature: Signature | None = None
+        self._rounds = 0
+        self._frozen: list[nn.Module] = []
+
+    @cached_property
+    def keyset(self) -> KeySet:
+        """The keys, read when first needed."""
+        return KeySet.load(self.keys)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check everything that can be wrong before the first epoch is paid for.
+
+        Raises:
+            TaggantError: If keys, data, epochs, surrogates or parameters do not fit together.
+        """
+        if stage != "fit":
+            return
+        data, keys = _data(trainer), self.keyset
+        if data.num_classes != keys.num_classes:
+            raise TaggantError(f"keys={self.keys} are drawn for {keys.num_classes} classes and the data has {data.num_classes}")
+        if data.channels != keys.images.shape[1]:
+            raise TaggantError(f"keys={self.keys} have {keys.images.shape[1]} channels and the images {data.channels}")
+        last = trainer.max_epochs or 0
+        if last < 1:
+            raise TaggantError(f"max_epochs={trainer.max_epochs}: signing needs a number of epochs; write --trainer.max_epochs N")
+        if self.after_epochs and self.after_epochs[-1] > last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a property set at run time
+            raise TaggantError(f"after_epochs={self.after_epochs} goes beyond max_epochs={last}; name epochs of 1..{last}")
+        self._frozen = [load_classifier(path) for path in self.surrogates]
+        self._chosen(pl_module)
+        CraftingState(self.out)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Craft if the schedule names this epoch, log the cosine's mean and quantiles, and write the Signature."""
+        quick = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # a property set at run time
+        epochs = [trainer.max_epochs] if self.after_epochs is None or quick else self.after_epochs
+        if trainer.current_epoch + 1 not in epochs:
+            return
+        started = time.monotonic()
+        with evaluation(pl_module):
+            crafted, chosen = self._craft(trainer, pl_module, round_=epochs.index(trainer.current_epoch + 1), quick=quick)
+        cosines = torch.tensor([c.cosine for c in crafted])
+        values = {"cosine_mean": float(cosines.mean()), "seconds": time.monotonic() - started}
+        for share in (0.1, 0.5, 0.9):
+            values[f"cosine_q{round(100 * share)}"] = float(cosines.quantile(share))
+        pl_module.log_dict({f"signing/{name}": value for name, value in values.items()}, rank_zero_only=True)
+        self.signature = self._assemble(_data(trainer), crafted, chosen, values)
+        if trainer.is_global_zero:
+            self.signature.save(self.out)
+            log.info(
+                "signed %d images within %d/255, mean cosine %.3f; Signature in %s",
+                len(self.signature), eps_steps(self.eps), values["cosine_mean"], self.out,
+            )  # fmt: skip
+        trainer.strategy.barrier("taggant-signature")
+        self._rounds += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hold the state's place and the Signature's hash; nothing secret goes into a checkpoint."""
+        return {"out": str(self.out), "rounds": self._rounds, "signature": self._signature_hash()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a run, and check that its Signature still lies where it was.
+
+        Raises:
+            TaggantError: If the Signature of the checkpoint is missing or another one.
+        """
+        self._rounds = int(state_dict["rounds"])
+        if self._rounds and state_dict["signature"] != self._signature_hash():
+            raise TaggantError(
+                f"out={self.out} does not hold the Signature that the checkpoint was saved with (it was {state_dict['out']}); "
+                "point the signing callback's out there"
+            )
+
+    def _signature_hash(self) -> str | None:
+        path = self.out / "signature.safetensors"
+        return sha256_hex(path.read_bytes()) if self._rounds and path.is_file() else None
+
+    def _chosen(self, module: nn.Module) -> list[nn.Parameter]:
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if self.parameters is not None:
+            named = [(n, p) for n, p in named if any(fnmatch.fnmatch(n, pattern) for pattern in self.parameters)]
+        if not named:
+            raise TaggantError(f"parameters={self.parameters} matches no trainable parameter of {type(module).__name__}")
+        return [p for _, p in named]
+
+    def _craft(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, round_: int, quick: bool
+    ) -> tuple[list[Crafted], list[SigningImages]]:
+        data, keys, device = _data(trainer), self.keyset, pl_module.device
+        surrogates = [Surrogate(m.to(device), self._chosen(m)) for m in (pl_module, *self._frozen)]
+        settings = Settings(
+            eps=self.eps,
+            steps=1 if quick else self.steps,
+            lr=self.lr,
+            schedule=self.schedule,
+            init=self.init,
+            restarts=self.restarts,
+            micro_batch=self.micro_batch,
+            image_size=data.image_size,
+            augment=data.augment if self.augment is None else self.augment,
+            perceptual_weight=self.perceptual_weight,
+            seed=self.seed,
+        )
+        perceptual = None
+        if self.perceptual_weight > 0:
+            perceptual = Perceptual(self.perceptual_trunk, self.perceptual_weights).to(device)
+        chosen = self._select(data, surrogates[0], settings)
+        images = key_images(keys, data.image_size)
+        state, digest = CraftingState(self.out / "state"), self._digest(surrogates, settings, chosen)
+        mine = range(trainer.global_rank, len(keys), trainer.world_size)
+        own: dict[int, Crafted] = {}
+        total = len(mine) * settings.steps * settings.restarts
+        with _progress(total, trainer.is_global_zero) as bar:
+
+            def on_step(cosine: float) -> None:
+                bar.update()
+                bar.set_postfix(cosine=f"{cosine:.3f}", refresh=False)
+
+            for key in mine:
+                done = state.load(round_, key, digest)
+                if done is None:
+                    before = state.load(round_ - 1, key, None) if round_ else None
+                    start = before.deltas if before is not None else None
+                    done = craft_key(
+                        chosen[key],
+                        images[key : key + 1],
+                        surrogates,
+                        settings,
+                        key=key,
+                        device=device,
+                        perceptual=perceptual,
+                        start=start,
+                        on_step=on_step,
+                    )
+                    state.save(round_, key, digest, done)
+                else:
+                    bar.update(settings.steps * settings.restarts)
+                own[key] = done
+        for surrogate in self._frozen:
+            surrogate.cpu()
+        everything = _gather(own, trainer)
+        state.forget_before(round_)
+        return [everything[key] for key in range(len(keys))], chosen
+
+    def _select(self, data: ImageDataModule, surrogate: Surrogate, settings: Settings) -> list[SigningImages]:
+        """Choose the signing images in the first round, and keep them in later ones."""
+        source = data.train_source
+
+        def score(indices: NDArray[np.int64]) -> NDArray[np.float64]:
+            return np.array([_gradient_norm(surrogate, data, int(i), settings) for i in indices])
+
+        if self._rounds:
+            previous = self.signature or Signature.load(self.out)
+            chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
+        else:
+            chosen = select(
+                source.labels,
+                data.train_indices,
+                self.keyset.labels,
+                images_per_key=self.images_per_key,
+                minimum=self.min_images_per_key,
+                selection=self.selection,
+                seed=self.seed,
+                score=score,
+            )
+        return [
+            SigningImages.of(ids.tolist(), [source.pixels(int(i)) for i in ids], int(label))
+            for ids, label in zip(chosen, self.keyset.labels, strict=True)
+        ]
+
+    def _digest(self, surrogates: list[Surrogate], settings: Settings, chosen: list[SigningImages]) -> str:
+        facts = {**asdict(settings), "micro_batch": 0, "keys": self.keyset.commitment, "ids": [c.ids for c in chosen]}
+        facts["perceptual"] = [self.perceptual_trunk, self.perceptual_weights]
+        facts["epochs"] = self.after_epochs
+        digest = hashlib.sha256(canonical_json(facts))
+        for surrogate in surrogates:
+            for tensor in surrogate.model.state_dict().values():
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _assemble(
+        self, data: ImageDataModule, crafted: list[Crafted], chosen: list[SigningImages], facts: dict[str, float]
+    ) -> Signature:
+        rows = [
+            (index, steps.numpy(), key, pixel_digest(pixels.numpy()))
+            for key, (result, images) in enumerate(zip(crafted, chosen, strict=True))
+            for index, steps, pixels in zip(
+                images.ids,
+                (row for group in result.steps for row in group),
+                (row for group in images.pixels for row in group),
+                strict=True,
+            )
+        ]
+        rows.sort(key=lambda row: row[0])
+        return Signature(
+            method="data_taggants",
+            indices=np.array([row[0] for row in rows], dtype=np.int64),
+            steps=[row[1] for row in rows],
+            served=np.array([row[2] for row in rows], dtype=np.int64),
+            originals=[row[3] for row in rows],
+            fingerprint=data.train_source.fingerprint,
+            bound=eps_steps(self.eps),
+            commitment=self.keyset.commitment,
+            facts={"eps": self.eps, "cosines": [c.cosine for c in crafted], **facts},
+        )
+
+
+def _fraction(value: float | str) -> float:
+    """Read a pixel fraction: a number, or text such as 16/255."""
+    try:
+        if isinstance(value, str) and "/" in value:
+            above, below = value.split("/")
+            return float(above) / float(below)
+        return float(value)
+    except (ValueError, ZeroDivisionError):
+        raise TaggantError(f"eps={value!r} is no number; write a pixel fraction such as 16/255") from None
+
+
+def _data(trainer: pl.Trainer) -> ImageDataModule:
+    data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
+    if not isinstance(data, ImageDataModule):
+        raise TaggantError(f"the trainer's data is {type(data).__name__}; TaggantSigning needs an ImageDataModule")
+    return data
+
+
+def _gradient_norm(surrogate: Surrogate, data: ImageDataModule, index: int, settings: Settings) -> float:
+    device = surrogate.parameters[0].device
+    image = fit(to_float(data.train_source.pixels(index))[None].to(device), settings.image_size)
+    return float(norm(surrogate.key_gradient(image, int(data.train_source.labels[index]))))
+
+
+def _progress(total: int, visible: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total, desc="signing", unit="step", disable=not visible, leave=terminal, mininterval=0.2 if terminal else 30
+    )
+
+
+def _gather(own: dict[int, Crafted], trainer: pl.Trainer) -> dict[int, Crafted]:
+    """Return every process's keys on every process."""
+    if trainer.world_size == 1:
+        return own
+    parts: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(parts, own)
+    return {key: value for part in parts for key, value in part.items()}
