@@ -35,5 +35,5 @@ def ask_module(module: nn.Module, images: Tensor, *, batch_size: int = 256) -> l
     device = next((p.device for p in module.parameters()), images.device)
     devices = [device] if device.type == "cuda" else []
     with evaluation(module), torch.no_grad(), torch.random.fork_rng(devices):
-        parts = [module(part.to(device)).float().cpu() for part in images.split(batch_size)]
+        parts = [module(part.to(device)).float().cpu() for part in torch.split(images, batch_size)]
     return rank(torch.cat(parts).numpy())

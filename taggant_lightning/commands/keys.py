@@ -72,10 +72,7 @@ def _show(arguments: argparse.Namespace) -> None:
 def _verify(arguments: argparse.Namespace) -> None:
     if (arguments.directory is None) == (arguments.secret_file is None):
         raise TaggantError("name a KeySet's folder, or --secret-file with --header and --commitment")
-    if arguments.directory is not None:
-        keys = KeySet.load(arguments.directory)
-    else:
-        keys = _from_secret(arguments)
+    keys = _from_secret(arguments) if arguments.directory is None else KeySet.load(arguments.directory)
     keys.check(arguments.commitment)
     what = "the keys and the commitment" if arguments.commitment else "the keys"
     print(f"verified: {what} follow from the secret\ncommitment {keys.commitment}")
@@ -130,7 +127,9 @@ def read_secret(path: Path) -> bytes:
     except OSError:
         raise TaggantError(f"secret-file={path} cannot be read; name a file with the secret in hexadecimal") from None
     except ValueError:
-        raise TaggantError(f"secret-file={path} is not hexadecimal; write 64 digits, for instance from `openssl rand -hex 32`") from None
+        raise TaggantError(
+            f"secret-file={path} is not hexadecimal; write 64 digits, for instance from `openssl rand -hex 32`"
+        ) from None
 
 
 def read_images(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -25,9 +25,7 @@ def run(words: list[str]) -> None:
     arguments = parser.parse_args([word for word in words[1:] if word not in overrides])
     data = read_data(arguments.config, overrides)
     signature = Signature.load(arguments.signature)
-    report = publish(
-        data, signature, Path(arguments.out), format=arguments.format, statement=arguments.statement
-    )
+    report = publish(data, signature, Path(arguments.out), format=arguments.format, statement=arguments.statement)
     print(
         f"{report['num_images']} images in {arguments.out}, {report['num_changed']} changed by at most {report['max_step']}/255"
         f" (bound {report['bound']}/255); read back from disk, labels and classes as in the source"
@@ -105,7 +103,9 @@ def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
         if section is not None:
             words.append(f"--data={yaml.safe_dump(section, default_flow_style=True, width=10**6).strip()}")
     if not words:
-        raise TaggantError(f"config={', '.join(configs)} has no `data` section; add one, for instance data: ../conf/data/digits.yaml")
+        raise TaggantError(
+            f"config={', '.join(configs)} has no `data` section; add one, for instance data: ../conf/data/digits.yaml"
+        )
     built = parser.instantiate_classes(parser.parse_args([*words, *overrides]))
     module: ImageDataModule = built.data
     return module

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from taggant_lightning.data.augment import NUMBERS, augment, check_recipe
 from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
 from taggant_lightning.data.release import open_release
-from taggant_lightning.data.sampler import SeededSampler
+from taggant_lightning.data.sampler import LateLoader, SeededSampler
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource, Split, open_source
 from taggant_lightning.errors import TaggantError
@@ -111,11 +111,12 @@ class ImageDataModule(pl.LightningDataModule):
         if stage == "fit":
             self.train_data.load()
 
+    def _current_epoch(self) -> int:
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
     def _loader(self, data: ResizedImages, *, train: bool) -> DataLoader[Batch]:
-        sampler = SeededSampler(len(data), seed=self.seed, shuffle=train, pad=train)
-        if train and self.trainer is not None:
-            sampler.set_epoch(self.trainer.current_epoch)  # a resumed run builds its loader at a later epoch
-        return DataLoader(
+        sampler = SeededSampler(len(data), seed=self.seed, shuffle=train, pad=train, current_epoch=self._current_epoch)
+        return LateLoader(
             data,
             batch_size=self.batch_size,
             sampler=sampler,

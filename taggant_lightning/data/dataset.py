@@ -1,6 +1,7 @@
 """The torch Dataset between a source and a DataLoader: whole batches at once, resized, in memory where they fit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 def to_float(pixels: NDArray[np.uint8]) -> Tensor:
     """Turn uint8 pixels (…, C, H, W) into float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+    return torch.from_numpy(pixels.astype(np.float32)) / 255
 
 
 class ResizedImages(Dataset[Batch]):
@@ -53,13 +54,11 @@ class ResizedImages(Dataset[Batch]):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Return images (B, C, S, S) float32 in [0, 1], labels (B,) int64 and positions (B,) int64."""
         where = torch.as_tensor(positions, dtype=torch.int64)
-        if self._memory is not None:
-            images = self._memory[where]
-        else:
-            images = torch.cat([self._one(position) for position in positions])
+        known = self._memory
+        images = torch.cat([self._one(position) for position in positions]) if known is None else known[where]
         return images, self.labels[where], where
 
 
-def as_is(batch: Batch) -> Batch:
+def as_is(batch: Any) -> Any:
     """Collate nothing: the dataset hands over whole batches."""
     return batch

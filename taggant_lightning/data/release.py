@@ -94,9 +94,7 @@ def write_release(
     return manifest
 
 
-def _write_png(
-    source: ImageSource, indices: NDArray[np.int64], part: Path, progress: Progress
-) -> list[dict[str, Any]]:
+def _write_png(source: ImageSource, indices: NDArray[np.int64], part: Path, progress: Progress) -> list[dict[str, Any]]:
     files = []
     for name in source.classes:
         (part / "train" / name).mkdir(parents=True)
@@ -110,9 +108,7 @@ def _write_png(
     return files
 
 
-def _write_npz(
-    source: ImageSource, indices: NDArray[np.int64], part: Path, progress: Progress
-) -> list[dict[str, Any]]:
+def _write_npz(source: ImageSource, indices: NDArray[np.int64], part: Path, progress: Progress) -> list[dict[str, Any]]:
     images = [source.pixels(int(indices[place])) for place in progress(len(indices))]
     if len({image.shape for image in images}) > 1:
         raise TaggantError("format=npz needs images of one shape, and these differ; write --format png")
@@ -169,7 +165,7 @@ def check_release(
         num_images, num_changed, max_step (largest difference in 8-bit steps), bound (the declared one, in steps).
 
     Raises:
-        TaggantError: If a file's hash, a label, a class, a shape, the bound or the set of changed images is not as it should be.
+        TaggantError: If a file's hash, a label, a class, a shape, the bound or the set of changed images is wrong.
     """
     manifest = read_json(folder / "manifest.json", what="release")
     for entry in manifest["files"]:
@@ -191,7 +187,9 @@ def check_release(
         if step:
             changed.add(index)
     if signature.bound is not None and largest > signature.bound:
-        raise TaggantError(f"an image differs by {largest} steps and the bound is {signature.bound}; do not publish this release")
+        raise TaggantError(
+            f"an image differs by {largest} steps and the bound is {signature.bound}; do not publish this release"
+        )
     if changed != signed & set(indices.tolist()):
         raise TaggantError(f"{len(changed)} images differ from their originals, and not those of the Signature; do not publish")
     return {"num_images": len(indices), "num_changed": len(changed), "max_step": largest, "bound": signature.bound}

@@ -1,10 +1,10 @@
 """The order of samples: a function of seed and epoch, so that a resumed run sees what an uninterrupted one would have seen."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch.distributed as dist
-from torch.utils.data import DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler
 
 from taggant_lightning.streams import stream
 
@@ -18,15 +18,18 @@ class SeededSampler(DistributedSampler[Any]):
         length: N.
         seed: Seed of the order.
         shuffle: Whether to shuffle; otherwise positions come in order.
+        current_epoch: Tells the epoch when an iteration begins; None relies on `set_epoch`.
         pad: Whether the last positions are filled up from the first, so that all processes do the same number of steps, as
             training needs. Without it, processes may differ by one sample and none comes twice, as evaluation needs.
     """
 
-    def __init__(self, length: int, *, seed: int, shuffle: bool, pad: bool) -> None:
+    def __init__(
+        self, length: int, *, seed: int, shuffle: bool, pad: bool, current_epoch: Callable[[], int] | None = None
+    ) -> None:
         parallel = dist.is_available() and dist.is_initialized()
         replicas, rank = (dist.get_world_size(), dist.get_rank()) if parallel else (1, 0)
         super().__init__(range(length), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # only its length is used
-        self._length, self._pad = length, pad
+        self._length, self._pad, self._current_epoch = length, pad, current_epoch
 
     def _positions(self) -> list[int]:
         order = list(range(self._length))
@@ -39,9 +42,23 @@ class SeededSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield this process's positions of the current epoch."""
+        if self._current_epoch is not None:
+            self.epoch = self._current_epoch()
         return iter(self._positions())
 
     def __len__(self) -> int:
         """Number of this process's positions."""
         total = self._length + (-self._length % self.num_replicas if self._pad else 0)
         return len(range(self.rank, total, self.num_replicas))
+
+
+class LateLoader(DataLoader[Any]):
+    """A DataLoader that asks its sampler for nothing before its first batch is wanted.
+
+    Lightning makes a resumed run's iterator before it restores the epoch, where a model asks for the number of steps; workers
+    would fetch batches of epoch 0 at once.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # Lightning and torch ask for no more than an iterator
+        """Yield batches; the order is drawn when the first one is asked for."""
+        yield from super().__iter__()

@@ -1,6 +1,7 @@
 """Image sources: the images of one split, addressed by index. `open_source` makes one from a name and a folder."""
 
 import io
+import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -125,7 +126,9 @@ class EncodedSource(ImageSource):
             image = Image.open(io.BytesIO(self._read(index)))
             image.load()
         except Exception as error:  # Pillow's decoders raise many types
-            raise TaggantError(f"image {self._where / self._names[index]} cannot be read ({error}); replace or remove it") from None
+            raise TaggantError(
+                f"image {self._where / self._names[index]} cannot be read ({error}); replace or remove it"
+            ) from None
         return image
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
@@ -149,7 +152,7 @@ def require_folder(root: str | Path | None, what: str) -> Path:
     """
     if root is None:
         raise TaggantError(f"root is not given, and source {what} needs one; write --data.root FOLDER")
-    folder = Path(root).expanduser()
+    folder = Path(root)
     if not folder.is_dir():
         raise TaggantError(f"root={root} is no folder; write the one that holds the {what} data")
     return folder
@@ -229,14 +232,13 @@ class _Archives:
     """Zip archives opened in the process that reads them: a worker must not share its parent's file position."""
 
     def __init__(self, members: list[tuple[Path, str]]) -> None:
-        self._members, self._open = members, {}
+        self._members = members
+        self._open: dict[Path, zipfile.ZipFile] = {}
         self._pid: int | None = None
 
     def __call__(self, index: int) -> bytes:
-        import os
-
         if self._pid != os.getpid():
-            self._open: dict[Path, zipfile.ZipFile] = {}
+            self._open = {}
             self._pid = os.getpid()
         path, name = self._members[index]
         if path not in self._open:
@@ -293,12 +295,14 @@ def open_source(name: str, root: str | None, split: Split) -> ImageSource:
         name: `digits` (bundled with scikit-learn, no root), `imagefolder` (root/train, root/test or root/val, one folder a
             class), `zip` (root/train*.zip and root/test*.zip, zipped image folders), `npz` (a file with train_x, train_y,
             test_x, test_y), or torchvision's `cifar10`, `cifar100`, `fashion_mnist` under root.
-        root: The folder or file.
+        root: The folder or file; `~` and environment variables as in `$TAGGANT_DATA/cifar-100` are filled in.
         split: `train` or `test`.
 
     Raises:
         TaggantError: If the name is unknown, or the root is missing or damaged.
     """
+    if root is not None:
+        root = os.path.expandvars(os.path.expanduser(root))  # noqa: PTH111  # text, so that messages show it as expanded
     if name == "digits":
         return _digits(split)
     if name == "imagefolder":

@@ -1,6 +1,7 @@
 """ImageClassifier: a LightningModule for any timm model and for the small ones, with normalisation inside the model."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ class ImageClassifier(pl.LightningModule):
             raise TaggantError(f"lr={lr} and std={std} must be positive")
         if not 0 <= warmup < 1:
             raise TaggantError(f"warmup={warmup} must lie in [0, 1): the fraction of steps that the learning rate rises for")
-        self.arguments = {
+        self.arguments: dict[str, Any] = {
             "model_name": model_name,
             "num_classes": num_classes,
             "image_size": image_size,
@@ -136,8 +137,8 @@ class ImageClassifier(pl.LightningModule):
 
         def factor(step: int) -> float:
             if step < rise:
-                return (step + 1) / (rise + 1)
-            return 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * (step - rise) / max(1, total - rise)))))
+                return float((step + 1) / (rise + 1))
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, total - rise))))
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -158,7 +159,9 @@ class ImageClassifier(pl.LightningModule):
             if wanted == value:
                 continue
             if name in _ARCHITECTURE:
-                raise TaggantError(f"model.{name}={wanted}, and the checkpoint was trained with {value}; write --model.{name} {value}")
+                raise TaggantError(
+                    f"model.{name}={wanted}, and the checkpoint was trained with {value}; write --model.{name} {value}"
+                )
             log.warning("model.%s=%s as asked for; the checkpoint was trained with %s", name, wanted, value)
 
 
@@ -175,9 +178,10 @@ def _create(name: str, num_classes: int, image_size: int, channels: int, drop_pa
     if drop_path:
         options["drop_path_rate"] = drop_path
     try:
-        return timm.create_model(name, img_size=image_size, **options)
+        model: nn.Module = timm.create_model(name, img_size=image_size, **options)
     except TypeError:  # convolutional networks take any size and no img_size
-        return timm.create_model(name, **options)
+        model = timm.create_model(name, **options)
+    return model
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
@@ -190,7 +194,9 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a file it cannot read
-        raise TaggantError(f"weights={path} cannot be read without unpickling code ({type(error).__name__}); save a state dict") from None
+        raise TaggantError(
+            f"weights={path} cannot be read without unpickling code ({type(error).__name__}); save a state dict"
+        ) from None
     content = content.get("state_dict", content.get("model", content))
     return {name.removeprefix("model."): value for name, value in content.items() if isinstance(value, Tensor)}
 
@@ -230,7 +236,9 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a file it cannot read
-        raise TaggantError(f"checkpoint {file} cannot be read ({type(error).__name__}); write a .ckpt file of `taggant fit`") from None
+        raise TaggantError(
+            f"checkpoint {file} cannot be read ({type(error).__name__}); write a .ckpt file of `taggant fit`"
+        ) from None
     if CHECKPOINT_ENTRY not in checkpoint:
         raise TaggantError(f"checkpoint {file} holds no ImageClassifier; only these can be rebuilt from a file")
     model = ImageClassifier(**checkpoint[CHECKPOINT_ENTRY])

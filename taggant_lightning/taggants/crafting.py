@@ -161,8 +161,10 @@ def craft_key(
     Returns:
         The best restart.
     """
-    originals = [group.to(device) for group in images.images]
-    targets = [s.key_gradient(key_image.to(device), images.label) for s in surrogates]
+    # float32, or float64 for a model in float64: half precision is too coarse for steps of a fraction of eps.
+    dtype = torch.promote_types(torch.float32, surrogates[0].parameters[0].dtype)
+    originals = [group.to(device, dtype) for group in images.images]
+    targets = [s.key_gradient(key_image.to(device, dtype), images.label) for s in surrogates]
     labels = torch.full((len(images.ids),), images.label, device=device)
 
     def chunks(surrogate: Surrogate, deltas: Sequence[Tensor], numbers: Tensor | None, rounded: bool) -> list[Chunk]:
@@ -186,9 +188,7 @@ def craft_key(
             numbers = uniforms(settings.seed, f"craft-augment-{key}", images.ids, count, position)
         total, rise = 0.0, [torch.zeros_like(d) for d in deltas]
         for surrogate, target in zip(surrogates, targets, strict=True):
-            value, gradient = alignment(
-                chunks(surrogate, deltas, numbers, rounded), surrogate.parameters, target, deltas
-            )
+            value, gradient = alignment(chunks(surrogate, deltas, numbers, rounded), surrogate.parameters, target, deltas)
             total += float(value) / len(surrogates)
             torch._foreach_add_(rise, gradient, alpha=1 / len(surrogates))
         if perceptual is not None and settings.perceptual_weight > 0:
@@ -198,7 +198,7 @@ def craft_key(
     best: Crafted | None = None
     for restart in range(settings.restarts):
         if restart == 0 and start is not None:
-            deltas = [project(d.to(device), x, settings.eps) for d, x in zip(start, originals, strict=True)]
+            deltas = [project(d.to(device, dtype), x, settings.eps) for d, x in zip(start, originals, strict=True)]
         else:
             deltas = _start(images, originals, settings, key, restart)
         deltas = [d.requires_grad_() for d in deltas]
@@ -207,21 +207,19 @@ def craft_key(
             value, rise = objective(deltas, step, restart)
             for delta, gradient in zip(deltas, rise, strict=True):
                 delta.grad = -gradient.sign()
-            optimizer.param_groups[0]["lr"] = settings.eps * step_size(
-                step, settings.steps, settings.lr, settings.schedule
-            )
+            optimizer.param_groups[0]["lr"] = settings.eps * step_size(step, settings.steps, settings.lr, settings.schedule)
             optimizer.step()
             with torch.no_grad():
                 for delta, original in zip(deltas, originals, strict=True):
                     delta.copy_(project(delta, original, settings.eps))
             on_step(value)
         steps = [to_steps(d.detach().cpu(), p, settings.eps) for d, p in zip(deltas, images.pixels, strict=True)]
-        stored = [s.to(device).float() / 255 for s in steps]
+        stored = [s.to(device, dtype) / 255 for s in steps]
         reached = [
             float(cosine(summed_gradient(chunks(s, stored, None, False), s.parameters), t))
             for s, t in zip(surrogates, targets, strict=True)
         ]
-        crafted = Crafted([d.detach().cpu() for d in deltas], steps, float(np.mean(reached)))
+        crafted = Crafted([d.detach().cpu().float() for d in deltas], steps, float(np.mean(reached)))
         if best is None or crafted.cosine > best.cosine:
             best = crafted
     if best is None:

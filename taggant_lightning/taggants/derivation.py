@@ -1,4 +1,4 @@
-"""From a secret to key images, labels and salts, by SHAKE-256. Deterministic on every machine; specified in docs/commitment.md."""
+"""From a secret to key images, labels and salts, by SHAKE-256; specified in docs/commitment.md."""
 
 import hashlib
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taggant_lightning.access.module import ask_module
-from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
@@ -111,7 +111,9 @@ class KeyDetection(Callback):
                 )
         data = _data(trainer)
         if data.num_classes != self.keyset.num_classes:
-            raise TaggantError(f"keys={self.keys} are drawn for {self.keyset.num_classes} classes and the data has {data.num_classes}")
+            raise TaggantError(
+                f"keys={self.keys} are drawn for {self.keyset.num_classes} classes and the data has {data.num_classes}"
+            )
         if data.channels != self.keyset.images.shape[1]:
             raise TaggantError(f"keys={self.keys} have {self.keyset.images.shape[1]} channels and the images {data.channels}")
 
@@ -162,5 +164,7 @@ def verdict_line(detection: Detection, path: Path) -> str:
 def _data(trainer: pl.Trainer) -> ImageDataModule:
     data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
     if not isinstance(data, ImageDataModule):
-        raise TaggantError(f"the trainer's data is {type(data).__name__}; KeyDetection needs an ImageDataModule or SignedDataModule")
+        raise TaggantError(
+            f"the trainer's data is {type(data).__name__}; KeyDetection needs an ImageDataModule or SignedDataModule"
+        )
     return data

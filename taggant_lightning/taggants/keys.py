@@ -78,7 +78,9 @@ class KeySet:
         _check_numbers(num_keys, num_classes, shape, top_k)
         side = min(shape[1:])
         if grid is not None and not 1 <= grid <= side:
-            raise TaggantError(f"grid={grid} must lie in 1..{side}, the smaller side of the keys; leave it out for the whole image")
+            raise TaggantError(
+                f"grid={grid} must lie in 1..{side}, the smaller side of the keys; leave it out for the whole image"
+            )
         if grid is not None and source_images is not None:
             raise TaggantError("grid and source exclude each other: keys are noise on a grid or real images; leave one out")
         sizes = [num_keys] if batches is None else [int(size) for size in batches]
@@ -87,7 +89,7 @@ class KeySet:
         secret = secrets.token_bytes(32) if secret is None else secret
         if len(secret) < MIN_SECRET_BYTES:
             raise TaggantError(f"the secret has {8 * len(secret)} bits; use {8 * MIN_SECRET_BYTES} or more")
-        header = {
+        header: dict[str, Any] = {
             "format": FORMAT,
             "num_keys": num_keys,
             "num_classes": num_classes,
@@ -116,7 +118,7 @@ class KeySet:
 
     @property
     def top_k(self) -> int:
-        """k of the primary test."""
+        """How many first answers count as a hit in the primary test."""
         return int(self.header["test"]["top_k"])
 
     @property
@@ -237,7 +239,9 @@ def _derivation(grid: int | None, shape: tuple[int, int, int], source: NDArray[n
 def _choose(count: int, total: int, secret: bytes, context: bytes) -> list[int]:
     """Return `count` different positions below `total`, the first steps of a Fisher-Yates shuffle."""
     if total < count:
-        raise TaggantError(f"the source holds {total} images and num_keys={count}; give a folder with more images or fewer keys")
+        raise TaggantError(
+            f"the source holds {total} images and num_keys={count}; give a folder with more images or fewer keys"
+        )
     order = list(range(total))
     for i in range(count):
         j = i + uniform_below(total - i, secret, "choice", context, i)

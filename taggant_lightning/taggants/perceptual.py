@@ -40,7 +40,7 @@ class Perceptual(nn.Module):
                 self.lpips = lpips.LPIPS(net=trunk, pnet_rand=weights is not None, verbose=False)
             except OSError as error:
                 raise TaggantError(
-                    f"perceptual_weights=None, and the {trunk} trunk cannot be downloaded ({error}); write a file with its weights"
+                    f"perceptual_weights=None, and the {trunk} trunk cannot be downloaded ({error}); write a file that holds it"
                 ) from None
         if weights not in (None, "random"):
             _load_trunk(self.lpips.net, Path(str(weights)))
@@ -81,5 +81,7 @@ def _load_trunk(net: nn.Module, path: Path) -> None:
     # lpips cuts torchvision's `features` into slices and keeps the layer numbers: slice2.3.weight is features.3.weight.
     found = {name: stored.get("features." + name.split(".", 1)[1]) for name in own}
     if any(value is None or value.shape != own[name].shape for name, value in found.items()):
-        raise TaggantError(f"perceptual_weights={path} belongs to another trunk; perceptual_trunk must name the one it was saved from")
+        raise TaggantError(
+            f"perceptual_weights={path} belongs to another trunk; perceptual_trunk must name the one it was saved from"
+        )
     net.load_state_dict(found)

@@ -106,7 +106,9 @@ class TaggantSigning(Callback):
             if value < 1:
                 raise TaggantError(f"{name}={value} must be at least 1")
         if lr <= 0 or perceptual_weight < 0:
-            raise TaggantError(f"lr={lr} must be positive (in units of eps) and perceptual_weight={perceptual_weight} not negative")
+            raise TaggantError(
+                f"lr={lr} must be positive (in units of eps) and perceptual_weight={perceptual_weight} not negative"
+            )
         if augment is not None:
             check_recipe(augment)
         if after_epochs is not None and (not after_epochs or min(after_epochs) < 1):
@@ -142,7 +144,9 @@ class TaggantSigning(Callback):
             raise TaggantError(f"keys={self.keys} have {keys.images.shape[1]} channels and the images {data.channels}")
         last = trainer.max_epochs or 0
         if last < 1:
-            raise TaggantError(f"max_epochs={trainer.max_epochs}: signing needs a number of epochs; write --trainer.max_epochs N")
+            raise TaggantError(
+                f"max_epochs={trainer.max_epochs}: signing needs a number of epochs; write --trainer.max_epochs N"
+            )
         if self.after_epochs and self.after_epochs[-1] > last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a property set at run time
             raise TaggantError(f"after_epochs={self.after_epochs} goes beyond max_epochs={last}; name epochs of 1..{last}")
         self._frozen = [load_classifier(path) for path in self.surrogates]

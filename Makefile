@@ -1,0 +1,36 @@
+# `make demo` and `make test` set everything up in .venv on a machine with Python 3.11, make and a compiler.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN = $(VENV)/bin
+# One thread a process: the tests' models are tiny, and threads that wait for each other cost far more than they gain.
+export OMP_NUM_THREADS = 1
+
+.PHONY: demo test test-slow lint clean
+.DELETE_ON_ERROR:
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/taggant demo $(ARGS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info

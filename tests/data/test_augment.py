@@ -1,0 +1,77 @@
+"""Augmentation: what it does, and that it can be differentiated twice."""
+
+import pytest
+import torch
+
+from taggant_lightning.data.augment import NUMBERS, augment, crop_flip
+from taggant_lightning.data.resize import fit
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.streams import stream, uniforms
+
+
+def test_crop_flip_against_a_loop() -> None:
+    images, u = torch.rand(6, 3, 16, 16), torch.rand(6, 3)
+    for image, numbers, result in zip(images, u, crop_flip(images, u), strict=True):
+        padded = torch.nn.functional.pad(image[None], (2, 2, 2, 2), mode="reflect")[0]
+        y, x = int(numbers[0] * 5), int(numbers[1] * 5)
+        expected = padded[:, y : y + 16, x : x + 16]
+        assert torch.equal(result, expected.flip(-1) if numbers[2] < 0.5 else expected)
+
+
+@pytest.mark.parametrize("recipe", ["none", "simple", "three_augment"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_recipes_keep_shape_and_range(recipe: str, channels: int) -> None:
+    images = torch.rand(9, channels, 12, 12)
+    result = augment(images, torch.rand(9, NUMBERS[recipe]), recipe)
+    assert result.shape == images.shape
+    assert 0 <= result.min() <= result.max() <= 1
+    assert (result == images).all() == (recipe == "none")
+
+
+@pytest.mark.parametrize("recipe", ["simple", "three_augment"])
+def test_recipes_treat_each_image_alone(recipe: str) -> None:
+    images, u = torch.rand(5, 3, 12, 12), torch.rand(5, NUMBERS[recipe])
+    whole = augment(images, u, recipe)
+    for i in range(5):
+        torch.testing.assert_close(augment(images[i : i + 1], u[i : i + 1], recipe)[0], whole[i])
+
+
+@pytest.mark.parametrize("recipe", ["simple", "three_augment"])
+def test_recipes_are_differentiable(recipe: str) -> None:
+    torch.manual_seed(0)
+    images = (0.1 + 0.3 * torch.rand(3, 3, 8, 8, dtype=torch.float64)).requires_grad_()  # away from the kinks at 0, 0.5 and 1
+    u = torch.rand(3, NUMBERS[recipe])
+    assert torch.autograd.gradcheck(lambda x: augment(x, u, recipe), images, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: augment(x, u, recipe) ** 2, images, fast_mode=True)
+
+
+def test_unknown_recipe() -> None:
+    with pytest.raises(TaggantError, match="augment='strong' is unknown; write one of none, simple, three_augment"):
+        augment(torch.rand(1, 3, 8, 8), torch.rand(1, 3), "strong")
+
+
+def test_fit_resizes_crops_and_passes_gradients() -> None:
+    images = torch.rand(2, 3, 20, 30, dtype=torch.float64, requires_grad=True)
+    result = fit(images, 10)
+    assert result.shape == (2, 3, 10, 10)
+    assert 0 <= result.min() <= result.max() <= 1
+    assert torch.autograd.gradcheck(lambda x: fit(x, 10), images, fast_mode=True)
+    same = torch.rand(1, 3, 10, 10)
+    assert fit(same, 10) is same
+    assert torch.equal(fit(same[..., :8, :], 8), same[..., :8, 1:9])
+    constant = torch.full((1, 1, 7, 9), 0.25)
+    torch.testing.assert_close(fit(constant, 16), torch.full((1, 1, 16, 16), 0.25))
+
+
+def test_streams_are_keyed_and_independent_of_company() -> None:
+    alone = uniforms(1, "a", [7], 4, 3)
+    together = uniforms(1, "a", [2, 7, 9], 4, 3)
+    assert torch.equal(alone[0], together[1])
+    assert not torch.equal(uniforms(1, "a", [7], 4, 4), alone)
+    assert not torch.equal(uniforms(1, "b", [7], 4, 3), alone)
+    assert not torch.equal(uniforms(2, "a", [7], 4, 3), alone)
+    long = stream(0, "x", 1).random(5000)
+    assert not set(long[:4000]) & set(stream(0, "x", 2).random(4000))
+    assert uniforms(0, "a", [], 3).shape == (0, 3)
+    with pytest.raises(ValueError, match="at most three"):
+        stream(0, "x", 1, 2, 3, 4)

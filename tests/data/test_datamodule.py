@@ -1,0 +1,163 @@
+"""DataModules: order, augmentation, resume, subsets, wrong inputs."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+
+from taggant_lightning import ImageClassifier, ImageDataModule, SignedDataModule
+from taggant_lightning.data.sampler import SeededSampler
+from taggant_lightning.errors import TaggantError
+from tests.conftest import write_tiny
+
+
+def trainer(folder: Path, epochs: int, *callbacks: pl.Callback) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        default_root_dir=str(folder),
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+
+
+class Recorder(pl.Callback):
+    """Keeps the training batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: tuple, batch_idx: int) -> None:
+        self.batches.append(tuple(t.clone() for t in batch))
+
+
+def model(data: ImageDataModule) -> ImageClassifier:
+    torch.manual_seed(0)
+    return ImageClassifier("small_mlp", num_classes=data.num_classes, image_size=data.image_size, channels=data.channels)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resumed_equals_uninterrupted(tiny_npz: Path, tmp_path: Path, workers: int) -> None:
+    def data() -> ImageDataModule:
+        return ImageDataModule("npz", str(tiny_npz), batch_size=16, augment="simple", num_workers=workers, seed=5)
+
+    whole = Recorder()
+    straight = model(data())
+    trainer(tmp_path / "whole", 4, whole).fit(straight, datamodule=data())
+
+    first, second = Recorder(), Recorder()
+    saving = pl.callbacks.ModelCheckpoint(tmp_path / "ckpt", every_n_epochs=2, save_top_k=-1)
+    begun = model(data())
+    # The schedule must know of all four epochs: stop a four-epoch run after two.
+    early = trainer(tmp_path / "half", 4, first, saving, StopAfter(2))
+    early.fit(begun, datamodule=data())
+    checkpoint = next((tmp_path / "ckpt").glob("*.ckpt"))
+    resumed = model(data())
+    trainer(tmp_path / "half", 4, second).fit(resumed, datamodule=data(), ckpt_path=checkpoint, weights_only=True)
+
+    pairs = list(zip(first.batches + second.batches, whole.batches, strict=True))
+    assert len(pairs) == 16
+    assert all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in pairs)
+    assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), straight.parameters(), strict=True))
+
+
+class StopAfter(pl.Callback):
+    """Stops as a kill between epochs would."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+def test_epochs_differ_and_each_image_comes_once(tiny_npz: Path, tmp_path: Path) -> None:
+    data = ImageDataModule("npz", str(tiny_npz), batch_size=60)
+    recorder = Recorder()
+    trainer(tmp_path, 2, recorder).fit(model(data), datamodule=data)
+    first, second = (images.flatten(1) for images, _ in recorder.batches)
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.unique(first, dim=0), torch.unique(second, dim=0))
+    assert len(torch.unique(first, dim=0)) == 60
+
+
+def test_not_in_memory_gives_the_same(tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ImageDataModule("npz", str(tiny_npz), image_size=4)
+    streamed = data.train_data.__getitems__([3, 1, 7])
+    data.train_data.load()
+    kept = data.train_data.__getitems__([3, 1, 7])
+    assert all(torch.equal(a, b) for a, b in zip(streamed, kept, strict=True))
+    assert torch.equal(data.train_data[3][0], streamed[0][:1])
+
+
+@pytest.mark.parametrize("pad", [True, False])
+def test_sampler_shares_out_positions(monkeypatch: pytest.MonkeyPatch, pad: bool) -> None:
+    seen = []
+    for rank in range(3):
+        monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+        monkeypatch.setattr("torch.distributed.get_world_size", lambda group=None: 3)
+        monkeypatch.setattr("torch.distributed.get_rank", lambda group=None, rank=rank: rank)
+        sampler = SeededSampler(10, seed=1, shuffle=True, pad=pad)
+        sampler.set_epoch(4)
+        positions = list(sampler)
+        assert len(positions) == len(sampler) == (4 if pad or rank == 0 else 3)
+        seen += positions
+    assert sorted(set(seen)) == list(range(10))
+    assert len(seen) == (12 if pad else 10)
+
+
+def test_subsets(tiny_npz: Path) -> None:
+    half = ImageDataModule("npz", str(tiny_npz), train_subset=0.5, val_subset=7)
+    assert len(half.train_data) == 30
+    assert len(half.val_data) == 7
+    assert (half.train_indices[1:] > half.train_indices[:-1]).all()
+    other = ImageDataModule("npz", str(tiny_npz), train_subset=0.5, subset_seed=1)
+    assert half.train_indices.tolist() != other.train_indices.tolist()
+    assert len(ImageDataModule("npz", str(tiny_npz), train_subset=1.0).train_data) == 60
+    assert len(ImageDataModule("npz", str(tiny_npz), train_subset=1).train_data) == 1
+
+
+@pytest.mark.parametrize("wanted", [0, 61, 0.0, 1.5, -3])
+def test_impossible_subset(tiny_npz: Path, wanted: float) -> None:
+    with pytest.raises(TaggantError, match=rf"train_subset={wanted} does not suit 60 images; write a count of 1\.\.60"):
+        _ = ImageDataModule("npz", str(tiny_npz), train_subset=wanted).train_indices
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"image_size": 0}, "image_size=0 must be at least 1"),
+        ({"augment": "wild"}, "augment='wild' is unknown"),
+    ],
+)
+def test_wrong_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(TaggantError, match=message):
+        ImageDataModule(**arguments)
+
+
+def test_splits_with_different_classes(tmp_path: Path) -> None:
+    from tests.data.test_sources import write_folder
+
+    write_folder(tmp_path)
+    (tmp_path / "test" / "class2").rename(tmp_path / "test" / "other")
+    with pytest.raises(TaggantError, match="the splits have different classes"):
+        ImageDataModule("imagefolder", str(tmp_path)).setup("fit")
+
+
+def test_signed_data_wants_one_of_two() -> None:
+    for arguments in ({}, {"signature": "a", "release": "b"}):
+        with pytest.raises(TaggantError, match="write exactly one of the two"):
+            SignedDataModule(**arguments)
+
+
+def test_grey_and_large_images(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "grey.npz", size=10, channels=1)
+    data = ImageDataModule("npz", str(tmp_path / "grey.npz"), image_size=8)
+    assert (data.channels, data.image_size, data.num_classes) == (1, 8, 3)
+    assert data.train_data[0][0].shape == (1, 1, 8, 8)

@@ -1,0 +1,104 @@
+"""The derivative against double backward, finite differences and by parts, in float64."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taggant_lightning.taggants.alignment import Chunk, alignment, cosine, cosine_derivative, summed_gradient
+from tests.conftest import TinyAttention, TwoLayers
+
+
+def setting(model: nn.Module) -> tuple[nn.Module, list[nn.Parameter], Tensor, Tensor, list[Tensor]]:
+    torch.manual_seed(0)
+    model = model.double().eval()
+    images, labels = torch.rand(7, 3, 6, 6, dtype=torch.float64), torch.tensor([0, 1, 2, 1, 1, 0, 2])
+    parameters = list(model.parameters())
+    key = torch.rand(1, 3, 6, 6, dtype=torch.float64)
+    target = summed_gradient([lambda: F.cross_entropy(model(key), torch.tensor([2]))], parameters)
+    return model, parameters, images, labels, target
+
+
+def chunks_of(model: nn.Module, images: Tensor, delta: Tensor, labels: Tensor, size: int) -> list[Chunk]:
+    def chunk(rows: slice) -> Tensor:
+        return F.cross_entropy(model(images[rows] + delta[rows]), labels[rows], reduction="sum")
+
+    return [lambda start=start: chunk(slice(start, start + size)) for start in range(0, len(images), size)]
+
+
+def textbook(model: nn.Module, images: Tensor, delta: Tensor, labels: Tensor, target: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """One graph through everything: the slow twin."""
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        loss = F.cross_entropy(model(images + delta), labels, reduction="sum")
+        gradient = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
+        a, b = torch.cat([g.flatten() for g in gradient]), torch.cat([t.flatten() for t in target])
+        value = a @ b / (a.norm() * b.norm())
+        return value, torch.autograd.grad(value, delta)[0]
+
+
+@pytest.mark.parametrize("model", [TwoLayers(), TinyAttention()], ids=["mlp", "attention"])
+@pytest.mark.parametrize("size", [1, 3, 7, 100])
+def test_equals_double_backward_whole_and_in_parts(model: nn.Module, size: int) -> None:
+    model, parameters, images, labels, target = setting(model)
+    delta = (0.05 * torch.randn_like(images)).requires_grad_()
+    expected, expected_gradient = textbook(model, images, delta, labels, target)
+    value, (gradient,) = alignment(chunks_of(model, images, delta, labels, size), parameters, target, [delta])
+    assert value.item() == pytest.approx(expected.item(), abs=1e-12)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-9, atol=1e-13)
+    assert gradient.abs().max() > 0
+
+
+@pytest.mark.parametrize("model", [TwoLayers(), TinyAttention()], ids=["mlp", "attention"])
+def test_equals_finite_differences(model: nn.Module) -> None:
+    model, parameters, images, labels, target = setting(model)
+    delta = (0.05 * torch.randn_like(images)).requires_grad_()
+    _, (gradient,) = alignment(chunks_of(model, images, delta, labels, 3), parameters, target, [delta])
+
+    def value(shifted: Tensor) -> float:
+        return cosine(summed_gradient(chunks_of(model, images, shifted, labels, 7), parameters), target).item()
+
+    for _ in range(5):
+        direction = torch.randn_like(images)
+        step = 1e-5
+        with torch.no_grad():
+            slope = (value(delta + step * direction) - value(delta - step * direction)) / (2 * step)
+        assert (gradient * direction).sum().item() == pytest.approx(slope, rel=1e-5, abs=1e-9)
+
+
+def test_hand_computed_on_two_parameters() -> None:
+    """Loss w·x: the gradient is x itself, so the cosine is that of two vectors in the plane."""
+    w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    x = torch.tensor([1.0, 1.0], dtype=torch.float64, requires_grad=True)
+    value, (gradient,) = alignment([lambda: w @ x], [w], [torch.tensor([1.0, 0.0], dtype=torch.float64)], [x])
+    assert value.item() == pytest.approx(1 / math.sqrt(2))
+    # d/dx1 of x1/|x| at (1, 1) is 1/(2√2), d/dx2 its opposite.
+    torch.testing.assert_close(gradient, torch.tensor([1, -1], dtype=torch.float64) / (2 * math.sqrt(2)))
+
+
+def test_sum_of_gradients_not_mean_of_cosines() -> None:
+    """Two samples that cancel: the cosine of the sum follows what is left, not the average of two cosines."""
+    w = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    a = torch.tensor([3.0, 0.0], dtype=torch.float64, requires_grad=True)
+    b = torch.tensor([-3.0, 1.0], dtype=torch.float64, requires_grad=True)
+    target = [torch.tensor([0.0, 1.0], dtype=torch.float64)]
+    value, _ = alignment([lambda: w @ a, lambda: w @ b], [w], target, [a, b])
+    assert value.item() == pytest.approx(1.0)
+
+
+def test_vanishing_gradients_give_zero_and_not_nan() -> None:
+    w = torch.zeros(2, requires_grad=True)
+    x = torch.zeros(2, requires_grad=True)
+    value, (gradient,) = alignment([lambda: w @ x], [w], [torch.ones(2)], [x])
+    assert value == 0
+    assert torch.equal(gradient, torch.zeros(2))
+    assert all(torch.equal(v, torch.zeros(2)) for v in cosine_derivative([torch.ones(2)], [torch.zeros(2)]))
+
+
+def test_unused_parameters_count_as_zero() -> None:
+    w, unused = torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
+    x = torch.tensor([1.0, 2.0], requires_grad=True)
+    value, (gradient,) = alignment([lambda: w @ x], [w, unused], [torch.ones(2), torch.ones(3)], [x])
+    assert value.item() == pytest.approx(3 / math.sqrt(5 * 5))
+    assert gradient.shape == x.shape
