@@ -70,7 +70,7 @@ def pipeline(seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, A
         checkpoint = str(next((out / name / "checkpoints").glob("*.ckpt")))
         taggant("test", *train(name, 2 * seed + 1, *words), "--ckpt_path", checkpoint)
         record = json.loads((out / name / "detection.json").read_text())
-        accuracy = [row.split(",") for row in (out / name / "metrics.csv").read_text().splitlines()]
+        accuracy = [row.split(",") for row in (out / name / "test" / "metrics.csv").read_text().splitlines()]
         column = accuracy[0].index("test/acc")
         result[name] = {**record["details"], "log10_p": record["log10_p"], "test_acc": float(accuracy[-1][column])}
         times[name] = time.monotonic() - begun

@@ -30,17 +30,21 @@ class Recipe:
         epochs: Of the surrogate and of both Bobs.
         model: Architecture of all three.
         learning_rate: Of all three.
+        selection: How signing images are chosen: `random` or `gradient_norm`.
+        top_k: A hit is a key label among the first k answers.
     """
 
     num_keys: int = 20
-    images_per_key: int = 14
+    images_per_key: int = 8
     eps: float = 64 / 255
     steps: int = 150
     lr: float = 0.05
     grid: int = 8
-    epochs: int = 20
+    epochs: int = 40
     model: str = "small_mlp"
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
+    selection: str = "gradient_norm"
+    top_k: int = 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument("--eps-steps", type=int, default=64, metavar="n", help="bound n/255 (64)")
     group.add_argument("--model", default=recipe.model, metavar="NAME", help=f"architecture ({recipe.model})")
     group.add_argument("--steps", type=int, default=recipe.steps, metavar="S", help=f"crafting steps ({recipe.steps})")
+    group.add_argument("--selection", default=recipe.selection, metavar="HOW", help=f"signing images ({recipe.selection})")
+    group.add_argument("--top-k", type=int, default=recipe.top_k, metavar="k", help=f"k of the test ({recipe.top_k})")
     group.add_argument("--epochs", type=int, default=recipe.epochs, metavar="E", help=f"epochs ({recipe.epochs})")
     group.add_argument("--grid", type=int, default=recipe.grid, metavar="G", help=f"key grid, up to 8 ({recipe.grid})")
     return parser
@@ -72,6 +78,8 @@ def run(words: list[str]) -> None:
         steps=arguments.steps,
         grid=arguments.grid,
         epochs=arguments.epochs,
+        selection=arguments.selection,
+        top_k=arguments.top_k,
     )
     out = Path(arguments.out)
     if out.exists() and any(out.iterdir()):
@@ -110,6 +118,7 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
         num_classes=data.num_classes,
         shape=(data.channels, data.image_size, data.image_size),
         grid=recipe.grid,
+        top_k=recipe.top_k,
         statement="handwritten digits bundled with scikit-learn",
         secret=hashlib.sha256(f"taggant demo {seed}".encode()).digest(),
         demo_only=True,
@@ -126,6 +135,7 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
         eps=recipe.eps,
         steps=recipe.steps,
         lr=recipe.lr,
+        selection=recipe.selection,  # type: ignore[arg-type]  # checked where it is used
         seed=seed,
     )
     _fit(out / "alice", data, recipe, 2 * seed, [signing])

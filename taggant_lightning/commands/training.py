@@ -3,12 +3,14 @@
 import os
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
 
 from taggant_lightning import __version__
 from taggant_lightning.access.predictions import PredictionWriter
@@ -16,7 +18,8 @@ from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
-from taggant_lightning.taggants.detection import KeyDetection  # noqa: F401  # short name in YAML
+from taggant_lightning.models.seeding import SeededEpochs
+from taggant_lightning.taggants.detection import KeyDetection
 from taggant_lightning.taggants.signing import TaggantSigning  # noqa: F401  # short name in YAML
 
 RUN_DIRECTORY = "TAGGANT_RUN_DIRECTORY"  # processes that Lightning starts inherit it, and so share one directory
@@ -32,7 +35,7 @@ class SaveRunConfig(SaveConfigCallback):
         """Write the file; `test` after `fit` in one directory keeps both."""
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        name = "config.yaml" if stage == "fit" else f"config-{stage}.yaml"
+        name = "config.yaml" if stage == "fit" else f"config-{TrainerFn(stage).value}.yaml"
         text = self.parser.dump(self.config, skip_none=False)
         (folder / name).write_text(text)
 
@@ -55,7 +58,11 @@ class TaggantCLI(LightningCLI):
         if trainer.logger in (None, True):
             from jsonargparse import Namespace
 
-            arguments = Namespace(save_dir=folder, name="", version="", prefix="", flush_logs_every_n_steps=100)
+            # `fit` writes metrics.csv into the run directory itself and keeps an earlier one; the others use sub-folders.
+            version = "" if self.subcommand == "fit" else str(self.subcommand)
+            arguments = Namespace(save_dir=folder, name="", version=version, prefix="", flush_logs_every_n_steps=100)
+            if self.subcommand == "fit" and os.environ.get("LOCAL_RANK", "0") == "0":
+                keep_metrics(Path(folder))
             trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=arguments)
         if int(os.environ.get("LOCAL_RANK", "0")) == 0:
             facts = provenance()
@@ -63,10 +70,32 @@ class TaggantCLI(LightningCLI):
             print(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
 
 
+def keep_metrics(folder: Path) -> None:
+    """Set an earlier metrics.csv aside: CSVLogger deletes it, and a resumed run would lose its first part."""
+    path = folder / "metrics.csv"
+    if path.exists():
+        number = next(n for n in range(1, 10_000) if not (folder / f"metrics-{n}.csv").exists())
+        path.rename(folder / f"metrics-{number}.csv")
+
+
+def reason(error: ValueError) -> str | None:
+    """Return what a constructor said when it refused its arguments, from the text that jsonargparse wraps around it.
+
+    For an argument of several types jsonargparse lists what was wrong with each: `- Expected a <class 'NoneType'>` for the
+    types that were not meant, and the constructor's own sentence. None where the text has another form.
+    """
+    _, found, errors = str(error).partition("Errors:\n")
+    lines = [line.strip().removeprefix("- ") for line in errors.partition("Given value type:")[0].splitlines()]
+    sentences = [line for line in lines if line and not line.startswith("Expected a")]
+    return sentences[0] if found and sentences else None
+
+
 def run(words: list[str]) -> None:
     """Run one of Lightning's subcommands."""
     keep = os.environ.pop(RUN_DIRECTORY, None) if "LOCAL_RANK" not in os.environ else None
-    callbacks: list[Any] = [TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100)]
+    # keep_metrics has set the earlier file aside, so that nothing is deleted.
+    warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
+    callbacks: list[Any] = [SeededEpochs(), TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100)]
     if words[0] == "predict":
         callbacks.append(PredictionWriter())
     try:
@@ -80,12 +109,18 @@ def run(words: list[str]) -> None:
             trainer_defaults={"callbacks": callbacks, "num_sanity_val_steps": 0},
             parser_kwargs={"prog": "taggant", "version": __version__},
             auto_configure_optimizers=False,
-            args=words,
+            # None where the words are the process's own: given both, Lightning warns.
+            args=None if words == sys.argv[1:] else words,
         )
-        if cli.trainer.is_global_zero:
+        verdict = words[0] == "test" and any(isinstance(c, KeyDetection) for c in cli.trainer.callbacks)
+        if cli.trainer.is_global_zero and not verdict:  # a verdict's line names the run itself
             print(f"taggant: run={cli.trainer.default_root_dir}", flush=True)
     except FileNotFoundError as error:
         raise TaggantError(f"{error}; check the path") from None
+    except ValueError as error:
+        if isinstance(error, TaggantError) or (sentence := reason(error)) is None:
+            raise
+        raise TaggantError(sentence) from None
     finally:
         os.environ.pop(RUN_DIRECTORY, None)
         if keep is not None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.models.seeding import SeededEpochs
 from taggant_lightning.models.small import SMALL_MODELS, create_small
 
 log = logging.getLogger(__name__)
@@ -89,6 +90,10 @@ class ImageClassifier(pl.LightningModule):
 
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Bring the callback that makes a resumed run equal to an uninterrupted one."""
+        return [SeededEpochs()]
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) float in [0, 1] to logits (N, num_classes)."""

@@ -29,11 +29,11 @@ def create_small(name: str, *, num_classes: int, image_size: int, channels: int)
     if name == "small_mlp":
         return nn.Sequential(
             nn.Flatten(),
-            nn.Linear(channels * image_size**2, 128),
+            nn.Linear(channels * image_size**2, 256),
             nn.GELU(),
-            nn.Linear(128, 128),
+            nn.Linear(256, 256),
             nn.GELU(),
-            nn.Linear(128, num_classes),
+            nn.Linear(256, num_classes),
         )
     if name == "small_cnn":
         return nn.Sequential(

@@ -138,10 +138,10 @@ class KeyDetection(Callback):
             folder = Path(self.out or trainer.default_root_dir)
             write_records(folder, self.detection, ranks)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print the one greppable line last."""
-        if trainer.is_global_zero and self.detection is not None:
-            print(verdict_line(self.detection, Path(self.out or trainer.default_root_dir) / "detection.json"))
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Print the one greppable line last, after Lightning's table."""
+        if stage == "test" and trainer.is_global_zero and self.detection is not None:
+            print(verdict_line(self.detection, Path(self.out or trainer.default_root_dir)), flush=True)
 
 
 def write_records(folder: Path, detection: Detection, ranks: NDArray[np.int64]) -> None:
@@ -152,12 +152,12 @@ def write_records(folder: Path, detection: Detection, ranks: NDArray[np.int64]) 
     detection.save(folder / "detection.json")
 
 
-def verdict_line(detection: Detection, path: Path) -> str:
-    """Return the last line of a test: hits, log10 p and where the record lies."""
+def verdict_line(detection: Detection, folder: Path) -> str:
+    """Return the last line of a test: the run's folder, hits and log10 p."""
     d = detection.details
     return (
-        f"taggant: hits={d['hits']}/{d['num_keys']} top_k={d['top_k']} rate={d['rate']:g} "
-        f"log10_p={detection.log10_p:.2f} record={path}"
+        f"taggant: run={folder} hits={d['hits']}/{d['num_keys']} top_k={d['top_k']} rate={d['rate']:g} "
+        f"log10_p={detection.log10_p:.2f} record={folder / 'detection.json'}"
     )
 
 

@@ -109,7 +109,11 @@ def test_damaged_signature(tmp_path: Path, name: str, damage: str) -> None:
 
 @pytest.mark.parametrize("layout", ["png", "npz"])
 def test_release_reads_back_equal(tmp_path: Path, layout: str) -> None:
-    source = Ragged() if layout == "png" else ArraySource(np.random.default_rng(0).integers(0, 256, (12, 3, 6, 6), dtype=np.uint8), ALL % 3)
+    source = (
+        Ragged()
+        if layout == "png"
+        else ArraySource(np.random.default_rng(0).integers(0, 256, (12, 3, 6, 6), dtype=np.uint8), ALL % 3)
+    )
     overlay = sign(source).apply(source)
     kept = np.array([0, 1, 4, 5, 7, 10])
     manifest = write_release(overlay, kept, tmp_path / "r", format=layout, commitment="ab" * 32, statement="words")
@@ -129,7 +133,11 @@ def test_release_leaves_nothing_half_written(tmp_path: Path) -> None:
     source = Ragged()
     overlay = sign(source).apply(source)
     source.stored[7] = source.stored[7] ^ 1
-    for layout, message in (("png", "image 7 is not the one"), ("npz", "image 7 is not the one"), ("tar", "format='tar' is unknown")):
+    for layout, message in (
+        ("png", "image 7 is not the one"),
+        ("npz", "image 7 is not the one"),
+        ("tar", "format='tar' is unknown"),
+    ):
         with pytest.raises(TaggantError, match=message):
             write_release(overlay, ALL, tmp_path / "r", format=layout, commitment=None, statement="")
     assert not list(tmp_path.iterdir())
@@ -167,7 +175,10 @@ def test_check_finds_planted_faults(tmp_path: Path) -> None:
     faults: dict[str, tuple[dict[str, Any], str]] = {
         "bound": ({"place": 4, "pixels": far.astype(np.uint8)}, "differs by 6 steps and the bound is 5"),
         "label": ({"place": 2, "label": 0}, "labels or classes differ"),
-        "other": ({"place": 3, "pixels": np.clip(source.pixels(3).astype(int) + 1, 0, 255).astype(np.uint8)}, "not those of the Signature"),
+        "other": (
+            {"place": 3, "pixels": np.clip(source.pixels(3).astype(int) + 1, 0, 255).astype(np.uint8)},
+            "not those of the Signature",
+        ),
         "undone": ({"place": 4, "pixels": source.pixels(4)}, "not those of the Signature"),
         "shape": ({"place": 3, "pixels": source.pixels(3)[:, :-1]}, "image 3 has shape"),
         "hash": ({"place": 3, "pixels": source.pixels(3) ^ 1, "honest": False}, "differs from its hash"),

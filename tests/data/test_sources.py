@@ -73,7 +73,9 @@ def test_torchvision_layout(tmp_path: Path) -> None:
     raw.mkdir(parents=True)
     grey = RNG.integers(0, 256, (5, 28, 28), dtype=np.uint8)
     for split in ("train", "t10k"):
-        (raw / f"{split}-images-idx3-ubyte.gz").write_bytes(gzip.compress(struct.pack(">IIII", 2051, 5, 28, 28) + grey.tobytes()))
+        (raw / f"{split}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(struct.pack(">IIII", 2051, 5, 28, 28) + grey.tobytes())
+        )
         (raw / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">II", 2049, 5) + bytes(range(5))))
         (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, 5, 28, 28) + grey.tobytes())
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, 5) + bytes(range(5)))

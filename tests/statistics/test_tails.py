@@ -36,7 +36,9 @@ def test_binomial_agrees_with_rational_arithmetic(data: st.DataObject) -> None:
     assert found <= 0
 
 
-@pytest.mark.parametrize(("hits", "trials", "rate"), [(700, 2000, 0.1), (2000, 2000, 1e-5), (195, 2000, 0.1), (1999, 2000, 0.97)])
+@pytest.mark.parametrize(
+    ("hits", "trials", "rate"), [(700, 2000, 0.1), (2000, 2000, 1e-5), (195, 2000, 0.1), (1999, 2000, 0.97)]
+)
 def test_binomial_with_many_trials(hits: int, trials: int, rate: float) -> None:
     truth = log10_of(exact_tail(hits, trials, Fraction(rate)))
     assert abs(binomial_log10_p(hits, trials, rate) - truth) <= 1e-9 * max(1, abs(truth))
@@ -46,7 +48,9 @@ def test_hundred_of_hundred_does_not_underflow() -> None:
     assert binomial_log10_p(100, 100, 1e-5) == pytest.approx(-500, abs=1e-9)
 
 
-@pytest.mark.parametrize(("hits", "log10_p"), enumerate([-1.02, -2.37, -3.94, -5.70, -7.62, -9.69, -11.93, -14.35, -17.00, -20.00], 1))
+@pytest.mark.parametrize(
+    ("hits", "log10_p"), enumerate([-1.02, -2.37, -3.94, -5.70, -7.62, -9.69, -11.93, -14.35, -17.00, -20.00], 1)
+)
 def test_published_single_model_values(hits: int, log10_p: float) -> None:
     assert binomial_log10_p(hits, 10, 0.01) == pytest.approx(log10_p, abs=0.005)
 
@@ -92,7 +96,8 @@ def test_binomial_refuses(arguments: tuple[int, int, float], message: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("values", "message"), [([], "empty"), ([0.1], "contains 0.1"), ([float("nan")], "contains nan"), ([-math.inf], "contains -inf")]
+    ("values", "message"),
+    [([], "empty"), ([0.1], "contains 0.1"), ([float("nan")], "contains nan"), ([-math.inf], "contains -inf")],
 )
 def test_fisher_refuses(values: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):

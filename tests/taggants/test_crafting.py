@@ -45,7 +45,7 @@ def test_cosine_rises_and_bounds_hold() -> None:
     start = craft_key(images(), KEY, [surrogate()], replace(SETTINGS, steps=1, lr=1e-9), key=0, device=CPU)
     seen: list[float] = []
     crafted = craft_key(images(), KEY, [surrogate()], SETTINGS, key=0, device=CPU, on_step=seen.append)
-    assert crafted.cosine > start.cosine + 0.2
+    assert 1 - crafted.cosine < 0.8 * (1 - start.cosine)
     assert len(seen) == 12
     for steps, pixels in zip(crafted.steps, images().pixels, strict=True):
         assert steps.abs().max() <= 16
@@ -67,7 +67,8 @@ def test_micro_batches_equal_the_whole(augment: str) -> None:
     s = surrogate()
     s.model.double()
     runs = [
-        craft_key(images(), KEY, [s], replace(SETTINGS, micro_batch=size, augment=augment), key=0, device=CPU) for size in (1, 2, 100)
+        craft_key(images(), KEY, [s], replace(SETTINGS, micro_batch=size, augment=augment), key=0, device=CPU)
+        for size in (1, 2, 100)
     ]
     for other in runs[1:]:
         equal = np.mean([(a == b).float().mean().item() for a, b in zip(runs[0].steps, other.steps, strict=True)])

@@ -52,7 +52,12 @@ def test_stored_vector_from_the_document_alone() -> None:
         assert image.hex() == VECTOR["images_hex"][i]
         shape = b"".join(n.to_bytes(8, "big") for n in (1, 4, 4))
         fields = field(
-            b"taggant-lightning/commitment/v1/leaf", stream(b"salt", i, 32), i.to_bytes(8, "big"), label.to_bytes(8, "big"), shape, image
+            b"taggant-lightning/commitment/v1/leaf",
+            stream(b"salt", i, 32),
+            i.to_bytes(8, "big"),
+            label.to_bytes(8, "big"),
+            shape,
+            image,
         )
         leaves.append(hashlib.sha256(fields).digest())
     node = b"taggant-lightning/commitment/v1/node"

@@ -1,0 +1,29 @@
+"""Random state by epoch, so that dropout and stochastic depth do not tell a resumed run from an uninterrupted one."""
+
+import os
+import random
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from taggant_lightning.streams import stream
+
+
+class SeededEpochs(Callback):
+    """Seeds torch, numpy and random at the start of each training epoch, from the run's seed, the epoch and the process.
+
+    A Lightning checkpoint holds no random state; with this, an epoch's random numbers do not depend on what ran before it.
+    `seed_everything` must have been called (the command line does); without a seed it does nothing.
+    """
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed the epoch."""
+        seed = os.environ.get("PL_GLOBAL_SEED")
+        if seed is None:
+            return
+        number = int(stream(int(seed), "epoch", trainer.current_epoch, trainer.global_rank).integers(2**32))
+        torch.manual_seed(number)
+        np.random.seed(number)  # noqa: NPY002  # other people's code draws from the global state
+        random.seed(number)

@@ -1,0 +1,234 @@
+"""The callback: on a user's own module, in rounds, resumed, secret, and every wrong input with its sentence."""
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
+from taggant_lightning.data.signature import Signature
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.models.seeding import SeededEpochs
+from taggant_lightning.taggants import signing as signing_module
+from taggant_lightning.taggants.crafting_state import CraftingState
+from tests.data.test_datamodule import StopAfter, trainer
+
+QUICK: dict[str, Any] = {"images_per_key": 3, "min_images_per_key": 1, "eps": "32/255", "steps": 3, "lr": 0.3}
+
+
+class UsersOwn(pl.LightningModule):
+    """A module that knows nothing of this package; with batch norm and dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 3)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.05)
+
+
+@pytest.fixture
+def folders(tiny_npz: Path, keys: KeySet, tmp_path: Path) -> tuple[str, str, Path]:
+    return str(tiny_npz), str(keys.save(tmp_path / "keys")), tmp_path
+
+
+def run(
+    folders: tuple[str, str, Path], name: str, *extra: Any, epochs: int = 2, seed: int = 0, **arguments: Any
+) -> TaggantSigning:
+    npz, keys, tmp = folders
+    pl.seed_everything(seed, verbose=False)
+    callback = TaggantSigning(keys, str(tmp / name), **{**QUICK, **arguments})
+    data = ImageDataModule("npz", npz, batch_size=20)
+    trainer(tmp / f"run-{name}", epochs, callback, SeededEpochs(), *extra).fit(UsersOwn(), datamodule=data)
+    return callback
+
+
+def test_users_own_module(folders: tuple[str, str, Path], keys: KeySet) -> None:
+    callback = run(folders, "s")
+    npz, _, tmp = folders
+    data = ImageDataModule("npz", npz)
+    stored = Signature.load(tmp / "s")
+    assert len(stored) == len(callback.signature) > 0
+    assert stored.commitment == keys.commitment
+    assert stored.bound == 32
+    for index, steps, key in zip(stored.indices, stored.steps, stored.served, strict=True):
+        assert data.train_source.labels[index] == keys.labels[key]
+        assert np.abs(steps).max() <= 32
+    assert all(stat.S_IMODE(p.stat().st_mode) == (0o700 if p.is_dir() else 0o600) for p in [tmp / "s", *(tmp / "s").rglob("*")])
+    signed = SignedDataModule(signature=str(tmp / "s"), source="npz", root=npz)
+    changed = [i for i in range(60) if not np.array_equal(signed.train_source.pixels(i), data.train_source.pixels(i))]
+    assert set(changed) <= set(stored.indices.tolist())
+    assert len(changed) > len(stored) / 2
+
+
+def test_training_is_not_touched(folders: tuple[str, str, Path]) -> None:
+    def train(*callbacks: pl.Callback) -> list[Tensor]:
+        pl.seed_everything(1, verbose=False)
+        model = UsersOwn()
+        trainer(folders[2], 3, *callbacks).fit(model, datamodule=ImageDataModule("npz", folders[0], batch_size=20))
+        return [*model.parameters(), *model.buffers()]
+
+    signing = TaggantSigning(folders[1], str(folders[2] / "s"), after_epochs=[1, 3], **QUICK)
+    assert all(torch.equal(a, b) for a, b in zip(train(), train(signing), strict=True))
+
+
+def test_same_run_same_signature_and_rounds_carry_over(folders: tuple[str, str, Path]) -> None:
+    once, twice = run(folders, "a", epochs=3), run(folders, "b", epochs=3)
+    assert all(np.array_equal(x, y) for x, y in zip(once.signature.steps, twice.signature.steps, strict=True))
+    rounds = run(folders, "c", epochs=3, after_epochs=[2, 3])
+    assert not all(np.array_equal(x, y) for x, y in zip(once.signature.steps, rounds.signature.steps, strict=True))
+    assert rounds.signature.indices.tolist() == once.signature.indices.tolist()
+    # With no step to speak of, the second round returns what the first one left: it starts there.
+    first = run(folders, "d", epochs=2)
+    still = run(folders, "e", epochs=3, after_epochs=[2, 3])
+    assert len(first.signature) == len(still.signature)
+
+
+def test_killed_while_crafting_and_started_again(folders: tuple[str, str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(folders, "whole")
+    crafted: list[int] = []
+    original = signing_module.craft_key
+
+    def dying(*args: Any, key: int, **kwargs: Any) -> Any:
+        if key == 3 and len(crafted) == 3:
+            raise KeyboardInterrupt
+        crafted.append(key)
+        return original(*args, key=key, **kwargs)
+
+    monkeypatch.setattr(signing_module, "craft_key", dying)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run(folders, "killed")
+    assert crafted == [0, 1, 2]
+    assert not (folders[2] / "killed" / "signature.json").exists()
+    crafted.append(-1)
+    again = run(folders, "killed")
+    assert crafted == [0, 1, 2, -1, 3, 4]  # finished keys are not crafted again
+    assert all(np.array_equal(x, y) for x, y in zip(whole.signature.steps, again.signature.steps, strict=True))
+
+
+def test_resumed_from_a_checkpoint_between_rounds(folders: tuple[str, str, Path]) -> None:
+    rounds = {"after_epochs": [1, 3], "selection": "gradient_norm"}
+    whole = run(folders, "whole", epochs=3, **rounds)
+    saving = pl.callbacks.ModelCheckpoint(folders[2] / "ckpt", every_n_epochs=1, save_top_k=-1)
+    run(folders, "half", saving, StopAfter(2), epochs=3, **rounds)
+    checkpoint = folders[2] / "ckpt" / "epoch=1-step=6.ckpt"
+    text = checkpoint.read_bytes()
+    secret = Signature.load(folders[2] / "half").steps[0].tobytes()
+    assert secret not in text
+    callback = TaggantSigning(folders[1], str(folders[2] / "half"), **{**QUICK, **rounds})
+    trainer(folders[2], 3, callback, SeededEpochs()).fit(
+        UsersOwn(), datamodule=ImageDataModule("npz", folders[0], batch_size=20), ckpt_path=checkpoint, weights_only=True
+    )
+    assert whole.signature.indices.tolist() == callback.signature.indices.tolist()
+    assert all(np.array_equal(x, y) for x, y in zip(whole.signature.steps, callback.signature.steps, strict=True))
+
+    elsewhere = TaggantSigning(folders[1], str(folders[2] / "elsewhere"), **{**QUICK, **rounds})
+    with pytest.raises(TaggantError, match="does not hold the Signature that the checkpoint was saved with"):
+        trainer(folders[2], 3, elsewhere).fit(
+            UsersOwn(), datamodule=ImageDataModule("npz", folders[0], batch_size=20), ckpt_path=checkpoint, weights_only=True
+        )
+
+
+def test_state_of_another_run_is_not_taken_up(folders: tuple[str, str, Path]) -> None:
+    fresh = run(folders, "fresh", seed=7)
+    run(folders, "used", seed=8)
+    (folders[2] / "used" / "signature.json").unlink()
+    again = run(folders, "used", seed=7)
+    assert all(np.array_equal(x, y) for x, y in zip(fresh.signature.steps, again.signature.steps, strict=True))
+    state = CraftingState(folders[2] / "used" / "state")
+    path = next(state.directory.iterdir())
+    path.write_bytes(path.read_bytes()[:30])
+    assert state.load(0, int(path.stem.split("-")[-1]), None) is None
+
+
+def test_frozen_surrogates_and_subsets(folders: tuple[str, str, Path]) -> None:
+    npz, _, tmp = folders
+    data = ImageDataModule("npz", npz, batch_size=20)
+    frozen = ImageClassifier("small_mlp", num_classes=3, image_size=6)
+    alice = trainer(tmp / "frozen", 1)
+    alice.fit(frozen, datamodule=data)
+    alice.save_checkpoint(tmp / "frozen.ckpt")
+    alone, both = run(folders, "alone"), run(folders, "both", surrogates=[str(tmp / "frozen.ckpt")])
+    assert not all(np.array_equal(x, y) for x, y in zip(alone.signature.steps, both.signature.steps, strict=True))
+    head = run(folders, "head", parameters=["net.5.*"])
+    assert not all(np.array_equal(x, y) for x, y in zip(alone.signature.steps, head.signature.steps, strict=True))
+
+
+def test_augmentation_perceptual_term_and_restarts_run(folders: tuple[str, str, Path]) -> None:
+    run(
+        folders,
+        "s",
+        epochs=1,
+        augment="simple",
+        restarts=2,
+        perceptual_weight=0.1,
+        perceptual_trunk="squeeze",
+        perceptual_weights="random",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"eps": 0}, "eps=0.0 must lie strictly between 0 and 1"),
+        ({"eps": 1}, "eps=1.0 must lie strictly between"),
+        ({"eps": "16/0"}, "eps='16/0' is no number; write a pixel fraction such as 16/255"),
+        ({"eps": "much"}, "eps='much' is no number"),
+        ({"steps": 0}, "steps=0 must be at least 1"),
+        ({"images_per_key": 0}, "images_per_key=0 must be at least 1"),
+        ({"restarts": 0}, "restarts=0 must be at least 1"),
+        ({"lr": 0}, "lr=0 must be positive"),
+        ({"after_epochs": []}, "after_epochs=.. must name epochs"),
+        ({"after_epochs": [0, 1]}, "must name epochs, counted from 1"),
+        ({"augment": "wild"}, "augment='wild' is unknown"),
+    ],
+)
+def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(TaggantError, match=message):
+        TaggantSigning("keys", "out", **arguments)
+
+
+def test_what_does_not_fit_is_told_before_the_first_epoch(folders: tuple[str, str, Path]) -> None:
+    npz, _, tmp = folders
+    KeySet.draw(num_keys=2, num_classes=4, shape=(3, 6, 6)).save(tmp / "four")
+    KeySet.draw(num_keys=2, num_classes=3, shape=(1, 6, 6)).save(tmp / "grey")
+    open_folder = tmp / "open"
+    open_folder.mkdir(mode=0o755)
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"keys": str(tmp / "four")}, "drawn for 4 classes and the data has 3"),
+        ({"keys": str(tmp / "grey")}, "have 1 channels and the images 3"),
+        ({"keys": str(tmp / "none")}, "is no folder; write the folder that `taggant keys new"),
+        ({"after_epochs": [5]}, r"after_epochs=\[5\] goes beyond max_epochs=1"),
+        ({"parameters": ["nothing.*"]}, "matches no trainable parameter of UsersOwn"),
+        ({"surrogates": [str(tmp / "none.ckpt")]}, "none.ckpt does not exist"),
+        ({"out": str(open_folder)}, "can be read by others"),
+        ({"min_images_per_key": 30, "images_per_key": 30}, "below min_images_per_key=30"),
+    ]
+    for change, message in cases:
+        callback = TaggantSigning(**{"keys": folders[1], "out": str(tmp / "out"), **QUICK, **change})
+        with pytest.raises(TaggantError, match=message):
+            trainer(tmp, 1, callback).fit(UsersOwn(), datamodule=ImageDataModule("npz", npz))
+    with pytest.raises(TaggantError, match="max_epochs=-1: signing needs a number of epochs"):
+        trainer(tmp, -1, TaggantSigning(folders[1], str(tmp / "out"), **QUICK)).fit(
+            UsersOwn(), datamodule=ImageDataModule("npz", npz)
+        )
+
+
+def test_other_data_is_refused(folders: tuple[str, str, Path]) -> None:
+    loader = torch.utils.data.DataLoader([(torch.rand(3, 6, 6), 0)])
+    with pytest.raises(TaggantError, match="TaggantSigning needs an ImageDataModule"):
+        trainer(folders[2], 1, TaggantSigning(folders[1], str(folders[2] / "o"), **QUICK)).fit(UsersOwn(), loader)
