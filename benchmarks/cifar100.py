@@ -55,7 +55,7 @@ def pipeline(seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, A
         *["--trainer.callbacks.keys", keys, "--trainer.callbacks.out", signature],
         *["--trainer.callbacks.images_per_key", str(arguments.images_per_key)],
         *["--trainer.callbacks.steps", str(arguments.steps), "--trainer.callbacks.lr", str(arguments.lr)],
-        *["--trainer.callbacks.seed", str(seed)],
+        *["--trainer.callbacks.selection", arguments.selection, "--trainer.callbacks.seed", str(seed)],
     ]
     taggant("fit", *train("alice", 2 * seed), *signing, "--data.seed", str(2 * seed))
     times["alice"] = time.monotonic() - started
@@ -112,6 +112,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, default=8)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--lr", type=float, default=0.125)
+    parser.add_argument("--selection", default="random", choices=["random", "gradient_norm"])
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -122,7 +123,7 @@ def main() -> None:
         (out / "result.json").write_text(json.dumps(result))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options = {n: getattr(arguments, n) for n in ("model", "num_keys", "images_per_key", "grid", "steps", "lr")}
+    options = {n: getattr(arguments, n) for n in ("model", "num_keys", "images_per_key", "grid", "steps", "lr", "selection")}
     words = [w for n, v in options.items() for w in (f"--{n.replace('_', '-')}", str(v))]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(lambda seed: child(seed, words), range(first, last + 1)))

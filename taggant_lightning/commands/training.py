@@ -112,7 +112,7 @@ def run(words: list[str]) -> None:
             # None where the words are the process's own: given both, Lightning warns.
             args=None if words == sys.argv[1:] else words,
         )
-        verdict = words[0] == "test" and any(isinstance(c, KeyDetection) for c in cli.trainer.callbacks)
+        verdict = words[0] == "test" and any(isinstance(c, KeyDetection) for c in cli.trainer.callbacks)  # type: ignore[attr-defined]  # set at run time
         if cli.trainer.is_global_zero and not verdict:  # a verdict's line names the run itself
             print(f"taggant: run={cli.trainer.default_root_dir}", flush=True)
     except FileNotFoundError as error:

@@ -198,7 +198,13 @@ def test_runs_without_a_named_directory_get_their_own(tiny_npz: Path, tmp_path: 
         (["--data.root", "nowhere.npz"], "root=nowhere.npz is no file"),
         (["--model.model_name", "mine"], "model_name='mine' is unknown"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt"),
-        (["--trainer.callbacks+", "TaggantSigning", "--trainer.callbacks.keys", "k", "--trainer.callbacks.out", "o", "--trainer.callbacks.eps", "2"], "eps=2.0 must lie"),
+        (
+            [
+                *["--trainer.callbacks+", "TaggantSigning", "--trainer.callbacks.keys", "k"],
+                *["--trainer.callbacks.out", "o", "--trainer.callbacks.eps", "2"],
+            ],
+            "eps=2.0 must lie",
+        ),
     ],
 )  # fmt: skip
 def test_bad_input_of_fit(
