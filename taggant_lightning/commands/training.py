@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -55,6 +55,8 @@ class TaggantCLI(LightningCLI):
         chosen = trainer.default_root_dir or os.environ.get(RUN_DIRECTORY) or f"runs/{started}-{self.subcommand}"
         folder = str(chosen)
         trainer.default_root_dir = os.environ[RUN_DIRECTORY] = folder
+        if self.subcommand != "fit":
+            require_weights(self.config[self.subcommand], Path(folder))
         if trainer.logger in (None, True):
             from jsonargparse import Namespace
 
@@ -68,6 +70,27 @@ class TaggantCLI(LightningCLI):
             facts = provenance()
             seed = self.config[self.subcommand].get("seed_everything")
             print(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
+
+    def after_instantiate_classes(self) -> None:
+        """Keep checkpoints in the run directory itself, where `--ckpt_path last` of any subcommand finds them."""
+        for callback in self.trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+                callback.dirpath = str(Path(self.trainer.default_root_dir) / "checkpoints")
+
+
+def require_weights(config: Any, folder: Path) -> None:
+    """Refuse to judge a model that nobody trained: Lightning would quietly test its random weights.
+
+    Raises:
+        TaggantError: If an ImageClassifier has neither a checkpoint nor weights, or `last` names none.
+    """
+    path = config.get("ckpt_path")
+    last = folder / "checkpoints" / "last.ckpt"
+    if path == "last" and not last.is_file():
+        raise TaggantError(f"ckpt_path=last, and {last} does not exist; write --ckpt_path FILE")
+    own = str(config.get("model.class_path")).endswith("ImageClassifier")
+    if path is None and own and config.get("model.init_args.weights") is None:
+        raise TaggantError("ckpt_path is not given, and an untrained model has nothing to tell; write --ckpt_path FILE or last")
 
 
 def keep_metrics(folder: Path) -> None:
@@ -95,7 +118,11 @@ def run(words: list[str]) -> None:
     keep = os.environ.pop(RUN_DIRECTORY, None) if "LOCAL_RANK" not in os.environ else None
     # keep_metrics has set the earlier file aside, so that nothing is deleted.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    callbacks: list[Any] = [SeededEpochs(), TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100)]
+    callbacks: list[Any] = [
+        SeededEpochs(),
+        ModelCheckpoint(save_last=True),
+        TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100),
+    ]
     if words[0] == "predict":
         callbacks.append(PredictionWriter())
     try:

@@ -145,8 +145,8 @@ def test_the_whole_workflow(tiny_npz: Path, tmp_path: Path, capsys: pytest.Captu
     bob = [*base(tiny_npz, tmp_path / "bob"), "--data", "SignedDataModule", "--data.release", str(tmp_path / "release-png")]
     detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", keys]
     assert main(["fit", *bob, *detection]) == 0
-    checkpoint = str(next((tmp_path / "bob" / "checkpoints").glob("*.ckpt")))
-    assert main(["validate", *bob, "--ckpt_path", checkpoint]) == 0
+    checkpoint = str(tmp_path / "bob" / "checkpoints" / "last.ckpt")
+    assert main(["validate", *bob, "--ckpt_path", "last"]) == 0
     capsys.readouterr()
     assert main(["test", *bob, *detection, "--ckpt_path", checkpoint]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
@@ -163,6 +163,14 @@ def test_the_whole_workflow(tiny_npz: Path, tmp_path: Path, capsys: pytest.Captu
     assert {"config.yaml", "config-test.yaml", "metrics.csv", "test", "detection.json"} <= {
         p.name for p in (tmp_path / "bob").iterdir()
     }
+
+
+def test_untrained_models_are_not_judged(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = base(tiny_npz, tmp_path / "run")
+    assert main(["test", *words]) == 2
+    assert "ckpt_path is not given, and an untrained model has nothing to tell" in capsys.readouterr().err
+    assert main(["test", *words, "--ckpt_path", "last"]) == 2
+    assert "last.ckpt does not exist; write --ckpt_path FILE" in capsys.readouterr().err
 
 
 def test_linked_values_and_command_line_beats_checkpoint(tiny_npz: Path, tmp_path: Path) -> None:

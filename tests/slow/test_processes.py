@@ -87,7 +87,13 @@ def test_two_ranks_sign_as_one_does_for_the_same_surrogate(npz: Path, keys_folde
 def test_sigkill_while_crafting_then_the_same_command(npz: Path, keys_folder: str, tmp_path: Path) -> None:
     steps = 150
     taggant("fit", *base(npz, tmp_path / "run-whole"), *signing(keys_folder, tmp_path / "whole", steps))
-    words = ["fit", *base(npz, tmp_path / "run-killed"), *signing(keys_folder, tmp_path / "killed", steps)]
+    words = [
+        "fit",
+        *base(npz, tmp_path / "run-killed"),
+        *signing(keys_folder, tmp_path / "killed", steps),
+        "--ckpt_path",
+        "last",
+    ]
     process = subprocess.Popen([*PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = tmp_path / "killed" / "state"
     deadline = time.monotonic() + 120
