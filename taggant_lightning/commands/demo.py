@@ -84,7 +84,7 @@ def run(words: list[str]) -> None:
     out = Path(arguments.out)
     if out.exists() and any(out.iterdir()):
         if not (out / "result.json").exists():
-            raise TaggantError(f"out={out} exists and is no demo; name a new folder")
+            raise TaggantError(f"out={out} exists and holds no finished demo; remove it or name a new folder")
         raise TaggantError(f"out={out} holds a demo already; remove it or name a new folder")
     demo(out, arguments.seed, recipe)
     print(f"\nEverything is in {out}/: result.json, the pictures signed_images.png and key_hits.png, both Bobs' detection.json")
@@ -123,10 +123,6 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
         secret=hashlib.sha256(f"taggant demo {seed}".encode()).digest(),
         demo_only=True,
     )
-    keys.save(out / "secret" / "keys")
-    print(f"        commitment {keys.commitment}")
-
-    print("2 of 5  Alice trains a surrogate, and signs")
     signing = TaggantSigning(
         str(out / "secret" / "keys"),
         str(out / "secret" / "signature"),
@@ -138,6 +134,10 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
         selection=recipe.selection,  # type: ignore[arg-type]  # checked where it is used
         seed=seed,
     )
+    keys.save(out / "secret" / "keys")
+    print(f"        commitment {keys.commitment}")
+
+    print("2 of 5  Alice trains a surrogate, and signs")
     _fit(out / "alice", data, recipe, 2 * seed, [signing])
     signature = Signature.load(out / "secret" / "signature")
 
