@@ -77,13 +77,16 @@ def secret_directory(path: Path) -> Path:
     Raises:
         TaggantError: If the directory exists and others can read it.
     """
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
         path.mkdir(mode=0o700)
-        path.chmod(0o700)
-    elif not path.is_dir():
+    except FileExistsError:  # it was there, or another process of this run was quicker
+        pass
+    else:
+        path.chmod(0o700)  # whatever the umask took away
+    if not path.is_dir():
         raise TaggantError(f"secret directory {path} is a file; name a folder")
-    elif stat.S_IMODE(path.stat().st_mode) & 0o077:
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise TaggantError(f"secret directory {path} can be read by others; run `chmod 700 {path}` or name a new folder")
     return path
 

@@ -32,7 +32,9 @@ def ask_module(module: nn.Module, images: Tensor, *, batch_size: int = 256) -> l
     Returns:
         N answers, numbered as the images.
     """
-    device = next((p.device for p in module.parameters()), images.device)
+    parameter = next((p for p in module.parameters() if p.is_floating_point()), images)
+    device = parameter.device
+    images = images.to(parameter.dtype)
     devices = [device] if device.type == "cuda" else []
     with evaluation(module), torch.no_grad(), torch.random.fork_rng(devices):
         parts = [module(part.to(device)).float().cpu() for part in torch.split(images, batch_size)]

@@ -30,16 +30,20 @@ class PredictionWriter(BasePredictionWriter):
     def __init__(self) -> None:
         super().__init__(write_interval="epoch")
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse several processes: each sees a part of the queries only.
+
+        Raises:
+            TaggantError: If several processes predict.
+        """
+        super().setup(trainer, pl_module, stage)
+        if trainer.world_size > 1:
+            raise TaggantError(f"predict runs on {trainer.world_size} processes; write --trainer.devices 1")
+
     def write_on_epoch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        """Rank the logits and write them.
-
-        Raises:
-            TaggantError: If several processes predict: each sees a part of the queries only.
-        """
-        if trainer.world_size > 1:
-            raise TaggantError(f"predict runs on {trainer.world_size} processes; write --trainer.devices 1")
+        """Rank the logits and write them."""
         path = Path(trainer.default_root_dir) / "predictions.csv"
         write_predictions(path, rank(torch.cat(list(predictions)).float().cpu().numpy()))
         print(f"taggant: predictions={path}")

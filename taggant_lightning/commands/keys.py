@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--num-keys", type=int, required=True, metavar="K", help="number of keys; 10 to 20 is usual")
     new.add_argument("--num-classes", type=int, required=True, metavar="C", help="number of classes of the dataset")
     new.add_argument("--shape", required=True, metavar="C,H,W", help="channels, height, width of the keys, as 3,32,32")
-    new.add_argument("--grid", type=int, metavar="G", help="side of the noise grid; the whole image unless given")
+    new.add_argument("--grid", type=int, metavar="G", help="side of the noise grid (a quarter of the side, at least 8)")
     new.add_argument("--source", metavar="DIR", help="folder of real held-out images to choose keys from, instead of noise")
     new.add_argument("--top-k", type=int, default=1, metavar="k", help="a hit is a key label among the first k answers")
     new.add_argument("--batch-size", type=int, metavar="B", help="keys a batch, for reveals in parts; one batch unless given")
@@ -30,7 +30,8 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("directory", metavar="DIR", nargs="?", help="folder of the KeySet")
     verify.add_argument("--commitment", metavar="HEX", help="the published commitment to compare with")
     verify.add_argument("--secret-file", metavar="F", help="instead of DIR: the revealed secret …")
-    verify.add_argument("--header", metavar="F", help="… with the published header (the `header` of keyset.json)")
+    verify.add_argument("--header", metavar="F", help="… and the published header (keyset.json beside the secret unless given)")
+    verify.add_argument("--source", metavar="DIR", help="the folder that real-image keys were chosen from")
     return parser
 
 
@@ -73,17 +74,30 @@ def _verify(arguments: argparse.Namespace) -> None:
     if (arguments.directory is None) == (arguments.secret_file is None):
         raise TaggantError("name a KeySet's folder, or --secret-file with --header and --commitment")
     keys = _from_secret(arguments) if arguments.directory is None else KeySet.load(arguments.directory)
-    keys.check(arguments.commitment)
-    what = "the keys and the commitment" if arguments.commitment else "the keys"
-    print(f"verified: {what} follow from the secret\ncommitment {keys.commitment}")
+    real = keys.header["derivation"]["source"] == "images"
+    images = None
+    if arguments.source is not None:
+        if not real:
+            raise TaggantError(f"source={arguments.source} is given, and these keys are noise; leave it out")
+        images = read_images(Path(arguments.source), (keys.images.shape[1], keys.images.shape[2], keys.images.shape[3]))
+    keys.check(arguments.commitment, images)
+    print("verified: labels follow from the secret" if real and images is None else "verified: keys follow from the secret")
+    if real and images is None:
+        print("the images are real ones, held by the commitment alone; add --source DIR to recompute the choice")
+    if arguments.commitment:
+        print("verified: the commitment is that of these keys")
+    print(f"commitment {keys.commitment}")
 
 
 def _from_secret(arguments: argparse.Namespace) -> KeySet:
     from taggant_lightning.files import read_json
 
-    if arguments.header is None or arguments.commitment is None:
-        raise TaggantError("--secret-file needs --header FILE and --commitment HEX: what was published beside the secret")
-    header = read_json(Path(arguments.header), what="header")
+    if arguments.commitment is None:
+        raise TaggantError("--secret-file needs --commitment HEX, the one that was published")
+    path = Path(arguments.header or Path(arguments.secret_file).parent / "keyset.json")
+    if not path.is_file():
+        raise TaggantError(f"header={path} does not exist; write --header FILE with the published header of the KeySet")
+    header = read_json(path, what="header")
     header = header.get("header", header)
     if header.get("derivation", {}).get("source") != "noise":
         raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")

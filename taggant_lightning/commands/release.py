@@ -1,28 +1,31 @@
 """`taggant release`: write the signed dataset as files, read it back from disk and check it."""
 
+import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.release import check_release, write_release
+from taggant_lightning.data.release import write_release
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 
 
 def run(words: list[str]) -> None:
     """Run `taggant release`."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="taggant release", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="taggant release",
+        description=__doc__,
+        epilog="Further options --data.NAME VALUE override the configuration, for instance --data.root FOLDER.",
+    )
     parser.add_argument("--config", action="append", required=True, metavar="FILE", help="a configuration; only `data` is read")
     parser.add_argument("--signature", required=True, metavar="DIR", help="folder that TaggantSigning made")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the files to publish")
     parser.add_argument("--format", default="png", metavar="png|npz", help="png: an ImageFolder; npz: one file")
     parser.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words, for the manifest")
-    parser.add_argument("--data", type=dict, default=None, help="overrides, as --data.root FOLDER")
-    overrides = [word for word in words[1:] if word.startswith("--data.")]
-    arguments = parser.parse_args([word for word in words[1:] if word not in overrides])
+    arguments, overrides = parser.parse_known_args(words[1:])
     data = read_data(arguments.config, overrides)
     signature = Signature.load(arguments.signature)
     report = publish(data, signature, Path(arguments.out), format=arguments.format, statement=arguments.statement)
@@ -45,7 +48,7 @@ def publish(
         statement: The dataset in words.
 
     Returns:
-        What `check_release` found.
+        What was found on reading back.
 
     Raises:
         TaggantError: If the Signature belongs to other data, or the files are not as they should be.
@@ -56,25 +59,21 @@ def publish(
         raise TaggantError(
             f"{len(outside)} signed images are outside train_subset={data.train_subset}; release the subset that was signed"
         )
-    write_release(
+    return write_release(
         source,
         data.train_indices,
         out,
         format=format,  # type: ignore[arg-type]  # checked by write_release, with its message
         commitment=signature.commitment,
         statement=statement,
-        progress=_bar("writing"),
+        progress=_bar,
     )
-    return check_release(out, source, data.train_indices, _bar("reading back"))
 
 
-def _bar(what: str) -> Any:
+def _bar(count: int, what: str) -> Iterator[int]:
     from tqdm.auto import tqdm
 
-    def progress(count: int) -> Iterator[int]:
-        return iter(tqdm(range(count), desc=what, unit="image", mininterval=1, leave=False, delay=1))
-
-    return progress
+    return iter(tqdm(range(count), desc=what, unit="image", mininterval=1, leave=False, delay=1))
 
 
 def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
@@ -82,30 +81,44 @@ def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
 
     Args:
         configs: YAML files; only their `data` is read, itself a mapping or the path of a fragment beside the file.
-        overrides: Words such as `--data.root=FOLDER`.
+        overrides: Words such as `--data.root FOLDER`.
 
     Raises:
         TaggantError: If no file describes data, or one is missing.
     """
-    import yaml
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog="taggant release", exit_on_error=False)
     parser.add_subclass_arguments(ImageDataModule, "data")
     words = []
     for name in configs:
-        path = Path(name)
-        if not path.is_file():
-            raise TaggantError(f"config={name} is no file; write a YAML file with a `data` section")
-        section = (yaml.safe_load(path.read_text()) or {}).get("data")
+        section = _read_yaml(Path(name)).get("data")
         if isinstance(section, str):
-            section = yaml.safe_load((path.parent / section).read_text())
+            section = _read_yaml(Path(name).parent / section)
         if section is not None:
-            words.append(f"--data={yaml.safe_dump(section, default_flow_style=True, width=10**6).strip()}")
+            words.append(f"--data={json.dumps(section)}")
     if not words:
         raise TaggantError(
-            f"config={', '.join(configs)} has no `data` section; add one, for instance data: ../conf/data/digits.yaml"
+            f"config={', '.join(configs)} has no `data` section; add one, or name a fragment such as conf/data/digits.yaml"
         )
-    built = parser.instantiate_classes(parser.parse_args([*words, *overrides]))
-    module: ImageDataModule = built.data
+    try:
+        module: ImageDataModule = parser.instantiate_classes(parser.parse_args([*words, *overrides])).data
+    except (ArgumentError, ValueError) as error:
+        if isinstance(error, TaggantError):
+            raise
+        raise TaggantError(reason(error) or " ".join(str(error).split())) from None
     return module
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except OSError:
+        raise TaggantError(f"config={path} cannot be read; write a YAML file with a `data` section") from None
+    except yaml.YAMLError as error:
+        raise TaggantError(f"config={path} is no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise TaggantError(f"config={path} holds no mapping; write a YAML file with a `data` section")
+    return content

@@ -11,14 +11,16 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 
 from taggant_lightning import __version__
 from taggant_lightning.access.predictions import PredictionWriter
+from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule  # noqa: F401  # short names in YAML
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
-from taggant_lightning.models.seeding import SeededEpochs
+from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.taggants.detection import KeyDetection
 from taggant_lightning.taggants.signing import TaggantSigning  # noqa: F401  # short name in YAML
 
@@ -63,10 +65,10 @@ class TaggantCLI(LightningCLI):
             # `fit` writes metrics.csv into the run directory itself and keeps an earlier one; the others use sub-folders.
             version = "" if self.subcommand == "fit" else str(self.subcommand)
             arguments = Namespace(save_dir=folder, name="", version=version, prefix="", flush_logs_every_n_steps=100)
-            if self.subcommand == "fit" and os.environ.get("LOCAL_RANK", "0") == "0":
+            if self.subcommand == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
                 keep_metrics(Path(folder))
             trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=arguments)
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        if getattr(rank_zero_only, "rank", 0) == 0:
             facts = provenance()
             seed = self.config[self.subcommand].get("seed_everything")
             print(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
@@ -101,25 +103,13 @@ def keep_metrics(folder: Path) -> None:
         path.rename(folder / f"metrics-{number}.csv")
 
 
-def reason(error: ValueError) -> str | None:
-    """Return what a constructor said when it refused its arguments, from the text that jsonargparse wraps around it.
-
-    For an argument of several types jsonargparse lists what was wrong with each: `- Expected a <class 'NoneType'>` for the
-    types that were not meant, and the constructor's own sentence. None where the text has another form.
-    """
-    _, found, errors = str(error).partition("Errors:\n")
-    lines = [line.strip().removeprefix("- ") for line in errors.partition("Given value type:")[0].splitlines()]
-    sentences = [line for line in lines if line and not line.startswith("Expected a")]
-    return sentences[0] if found and sentences else None
-
-
 def run(words: list[str]) -> None:
     """Run one of Lightning's subcommands."""
     keep = os.environ.pop(RUN_DIRECTORY, None) if "LOCAL_RANK" not in os.environ else None
     # keep_metrics has set the earlier file aside, so that nothing is deleted.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
     callbacks: list[Any] = [
-        SeededEpochs(),
+        SeededSteps(),
         ModelCheckpoint(save_last=True),
         TQDMProgressBar(refresh_rate=1 if sys.stderr.isatty() else 100),
     ]

@@ -105,17 +105,23 @@ class ImageDataModule(pl.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Open the splits that a stage needs, and decode them where they fit into memory."""
         if self.test_source.classes != self.train_source.classes:
-            only = set(self.test_source.classes) ^ set(self.train_source.classes)
-            raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(sorted(only)[:5])} …)")
+            only = sorted(set(self.test_source.classes) ^ set(self.train_source.classes))[:5] or ["another order"]
+            raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(only)})")
         self.val_data.load()
         if stage == "fit":
             self.train_data.load()
 
-    def _current_epoch(self) -> int:
-        return 0 if self.trainer is None else self.trainer.current_epoch
+    def _position(self) -> tuple[int, int]:
+        """Return the epoch, and the samples of it that a run resumed within the epoch has consumed in each process."""
+        if self.trainer is None:
+            return 0, 0
+        loop = self.trainer.fit_loop
+        batches = loop.epoch_loop.batch_progress.current.ready if self.trainer.training else 0
+        return self.trainer.current_epoch, batches * self.batch_size
 
     def _loader(self, data: ResizedImages, *, train: bool) -> DataLoader[Batch]:
-        sampler = SeededSampler(len(data), seed=self.seed, shuffle=train, pad=train, current_epoch=self._current_epoch)
+        position = self._position if train else None
+        sampler = SeededSampler(len(data), seed=self.seed, shuffle=train, pad=train, position=position)
         return LateLoader(
             data,
             batch_size=self.batch_size,
@@ -161,7 +167,7 @@ class SignedDataModule(ImageDataModule):
         source: As in ImageDataModule.
         root: As in ImageDataModule.
         image_size: As in ImageDataModule.
-        train_subset: As in ImageDataModule; of the release where one is read.
+        train_subset: As in ImageDataModule; of a release, a count only.
         val_subset: As in ImageDataModule.
         subset_seed: As in ImageDataModule.
         batch_size: As in ImageDataModule.
@@ -187,6 +193,10 @@ class SignedDataModule(ImageDataModule):
     ) -> None:
         if (signature is None) == (release is None):
             raise TaggantError(f"signature={signature} and release={release}: write exactly one of the two")
+        if release is not None and isinstance(train_subset, float):
+            raise TaggantError(
+                f"train_subset={train_subset} is a fraction, and the release may be a subset already; write a count or nothing"
+            )
         super().__init__(
             source, root, image_size, train_subset, val_subset, subset_seed, batch_size, augment, num_workers, seed
         )

@@ -6,6 +6,7 @@ The manifest names the files' hashes, the classes and exactly one commitment, ne
 import hashlib
 import io
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,12 @@ from taggant_lightning.files import read_json, sha256_hex, write_json
 FORMAT = "taggant-lightning/release/v1"
 ReleaseFormat = Literal["png", "npz"]
 FILE_TIME = 946684800  # 2000-01-01: one modification time for every file, signed or not
-Progress = Callable[[int], Iterator[int]]
+Progress = Callable[[int, str], Iterator[int]]
+
+
+def quiet(count: int, what: str) -> Iterator[int]:
+    """Count without a progress bar."""
+    return iter(range(count))
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -36,33 +42,35 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def write_release(
-    source: ImageSource,
+    source: OverlaySource,
     indices: NDArray[np.int64],
     out: Path,
     *,
     format: ReleaseFormat,
     commitment: str | None,
     statement: str,
-    progress: Progress = lambda count: iter(range(count)),
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
-    """Write images of a source as a release.
+    """Write images of a signed source as a release, read it back, and compare it with the originals.
 
-    Files come in the order of `indices`, named by their place in it. The folder appears under its name only when complete.
+    Files come in the order of `indices`, named by their place in it. The folder appears under its name only when it is
+    complete and nothing was found wrong.
 
     Args:
-        source: Signed images.
+        source: The signed source.
         indices: (N,) source indices to publish, in order.
         out: Folder that does not exist yet.
         format: `png`, an ImageFolder, or `npz`, one file with train_x and train_y for images of one shape.
         commitment: The keys' commitment, named in the manifest.
         statement: The dataset in words.
-        progress: Turns a count into an iterator over 0..count−1, for a progress bar.
+        progress: Called with a count and what is being done, returns an iterator over 0..count−1, for a progress bar.
 
     Returns:
-        The manifest.
+        What `check_release` found.
 
     Raises:
-        TaggantError: If the folder exists, the format is unknown, or `npz` is asked for images of different shapes.
+        TaggantError: If the folder exists, the format is unknown, `npz` is asked for images of different shapes, or the
+            files are not as they should be.
     """
     if format not in get_args(ReleaseFormat):
         raise TaggantError(f"format={format!r} is unknown; write one of {', '.join(get_args(ReleaseFormat))}")
@@ -87,21 +95,36 @@ def write_release(
         write_json(part / "manifest.json", manifest)
         for path in sorted(part.rglob("*"), reverse=True):
             os.utime(path, (FILE_TIME, FILE_TIME))
+        report = check_release(part, source, indices, progress)
         part.rename(out)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    return manifest
+    return report
+
+
+def class_folders(classes: list[str]) -> list[str]:
+    """Return a folder's name for each class, such that alphabetical order, by which others number classes, is label order.
+
+    Names that are in order already and safe as file names stay; otherwise all get their number in front, and characters
+    other than letters, digits, `.`, `_` and `-` become `_`.
+    """
+    plain = all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name) for name in classes)
+    if plain and sorted(classes) == classes and len({name.lower() for name in classes}) == len(classes):
+        return classes
+    width = len(str(len(classes) - 1))
+    return [f"{label:0{width}d}_{re.sub(r'[^A-Za-z0-9._-]', '_', name)}" for label, name in enumerate(classes)]
 
 
 def _write_png(source: ImageSource, indices: NDArray[np.int64], part: Path, progress: Progress) -> list[dict[str, Any]]:
     files = []
-    for name in source.classes:
+    folders = class_folders(source.classes)
+    for name in folders:
         (part / "train" / name).mkdir(parents=True)
-    for place in progress(len(indices)):
+    for place in progress(len(indices), "writing"):
         index = int(indices[place])
         label = int(source.labels[index])
-        name = f"train/{source.classes[label]}/{place:08d}.png"
+        name = f"train/{folders[label]}/{place:08d}.png"
         data = encode_png(source.pixels(index))
         (part / name).write_bytes(data)
         files.append({"name": name, "label": label, "bytes": len(data), "sha256": sha256_hex(data)})
@@ -109,7 +132,7 @@ def _write_png(source: ImageSource, indices: NDArray[np.int64], part: Path, prog
 
 
 def _write_npz(source: ImageSource, indices: NDArray[np.int64], part: Path, progress: Progress) -> list[dict[str, Any]]:
-    images = [source.pixels(int(indices[place])) for place in progress(len(indices))]
+    images = [source.pixels(int(indices[place])) for place in progress(len(indices), "collecting")]
     if len({image.shape for image in images}) > 1:
         raise TaggantError("format=npz needs images of one shape, and these differ; write --format png")
     buffer = io.BytesIO()
@@ -147,11 +170,24 @@ def open_release(folder: Path) -> ImageSource:
     )
 
 
+def _check_as_others_read(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare labels with those that an ImageFolder reader, who knows no manifest, gives to the files."""
+    folders = sorted(path.name for path in (folder / "train").iterdir())
+    if len(folders) != len(manifest["classes"]):
+        raise TaggantError(f"release={folder}: {len(folders)} class folders for {len(manifest['classes'])} classes")
+    number = {name: label for label, name in enumerate(folders)}
+    for entry in manifest["files"]:
+        if number[Path(entry["name"]).parent.name] != entry["label"]:
+            raise TaggantError(
+                f"{entry['name']}: its folder does not sort to its label {entry['label']}; write the release again"
+            )
+
+
 def check_release(
     folder: Path,
     source: OverlaySource,
     indices: NDArray[np.int64],
-    progress: Progress = lambda count: iter(range(count)),
+    progress: Progress = quiet,
 ) -> dict[str, Any]:
     """Read a release back from disk and compare it with the originals.
 
@@ -175,9 +211,11 @@ def check_release(
     released, signature = open_release(folder), source.signature
     if released.classes != source.classes or not np.array_equal(released.labels, source.labels[indices]):
         raise TaggantError(f"release={folder}: labels or classes differ from the source; write the release again")
+    if manifest["layout"] == "png":
+        _check_as_others_read(folder, manifest)
     signed = {i for i, steps in zip(signature.indices.tolist(), signature.steps, strict=True) if np.any(steps)}
     changed, largest = set(), 0
-    for place in progress(len(indices)):
+    for place in progress(len(indices), "reading back"):
         index = int(indices[place])
         before, after = source.original.pixels(index), released.pixels(place)
         if before.shape != after.shape:

@@ -18,18 +18,19 @@ class SeededSampler(DistributedSampler[Any]):
         length: N.
         seed: Seed of the order.
         shuffle: Whether to shuffle; otherwise positions come in order.
-        current_epoch: Tells the epoch when an iteration begins; None relies on `set_epoch`.
+        position: Tells, when an iteration begins, the epoch and how many of this process's samples a run resumed within
+            the epoch has consumed already; None relies on `set_epoch`.
         pad: Whether the last positions are filled up from the first, so that all processes do the same number of steps, as
             training needs. Without it, processes may differ by one sample and none comes twice, as evaluation needs.
     """
 
     def __init__(
-        self, length: int, *, seed: int, shuffle: bool, pad: bool, current_epoch: Callable[[], int] | None = None
+        self, length: int, *, seed: int, shuffle: bool, pad: bool, position: Callable[[], tuple[int, int]] | None = None
     ) -> None:
         parallel = dist.is_available() and dist.is_initialized()
         replicas, rank = (dist.get_world_size(), dist.get_rank()) if parallel else (1, 0)
         super().__init__(range(length), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # only its length is used
-        self._length, self._pad, self._current_epoch = length, pad, current_epoch
+        self._length, self._pad, self._position = length, pad, position
 
     def _positions(self) -> list[int]:
         order = list(range(self._length))
@@ -42,9 +43,10 @@ class SeededSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         """Yield this process's positions of the current epoch."""
-        if self._current_epoch is not None:
-            self.epoch = self._current_epoch()
-        return iter(self._positions())
+        consumed = 0
+        if self._position is not None:
+            self.epoch, consumed = self._position()
+        return iter(self._positions()[consumed:])
 
     def __len__(self) -> int:
         """Number of this process's positions."""

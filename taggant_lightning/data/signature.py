@@ -30,7 +30,7 @@ class Signature:
         bound: Largest allowed step, or None where the method declares no bound.
         commitment: Commitment of the keys, or None.
         facts: Aggregates such as the mean cosine; they go to no release.
-        additions: Samples appended to the dataset; empty for data taggants.
+        additions: Samples appended to the dataset. Data taggants append none, and nothing here stores or applies any yet.
     """
 
     method: str
@@ -54,6 +54,7 @@ class Signature:
         Raises:
             TaggantError: If the Signature was made for another dataset.
         """
+        self._refuse_additions()
         if source.fingerprint != self.fingerprint:
             raise TaggantError(
                 f"the Signature was made for the dataset {self.fingerprint[:12]}… and this one is {source.fingerprint[:12]}…; "
@@ -61,24 +62,33 @@ class Signature:
             )
         return OverlaySource(source, self)
 
+    def _refuse_additions(self) -> None:
+        if self.additions:
+            raise TaggantError(f"the Signature has {len(self.additions)} additions; only replacements are supported so far")
+
     def replace(self, position: int, original: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the signed image of one replacement, (C, H, W) uint8.
 
         Raises:
             TaggantError: If the original is not the image that was signed, or the steps leave 0..255.
         """
-        index = int(self.indices[position])
+        # No message names the index: which images are signed is a secret, and messages end up in logs.
         if pixel_digest(original) != self.originals[position]:
-            raise TaggantError(f"image {index} is not the one that was signed; point source and root at the signed dataset")
+            raise TaggantError("an image is not the one that was signed; point source and root at the dataset that was signed")
         signed = original.astype(np.int32) + self.steps[position]
         if signed.min() < 0 or signed.max() > 255:
-            raise TaggantError(f"image {index} leaves the pixel range with its steps; the Signature is damaged")
+            raise TaggantError("a signed image leaves the pixel range; the Signature is damaged")
         return signed.astype(np.uint8)
 
     def save(self, directory: str | Path) -> Path:
-        """Write the Signature into a secret directory (0700; files 0600), replacing one that is there."""
+        """Write the Signature into a secret directory (0700; files 0600), replacing one that is there.
+
+        Raises:
+            TaggantError: If it has additions, or others can read the directory.
+        """
         from safetensors.numpy import save
 
+        self._refuse_additions()
         folder = secret_directory(Path(directory))
         shapes = np.array([s.shape for s in self.steps], dtype=np.int64).reshape(-1, 3)
         flat = np.concatenate([s.ravel() for s in self.steps]) if self.steps else np.zeros(0, np.int16)

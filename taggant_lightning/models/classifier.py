@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.models.seeding import SeededEpochs
+from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.models.small import SMALL_MODELS, create_small
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class ImageClassifier(pl.LightningModule):
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Bring the callback that makes a resumed run equal to an uninterrupted one."""
-        return [SeededEpochs()]
+        return [SeededSteps()]
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) float in [0, 1] to logits (N, num_classes)."""
@@ -164,9 +164,7 @@ class ImageClassifier(pl.LightningModule):
             if wanted == value:
                 continue
             if name in _ARCHITECTURE:
-                raise TaggantError(
-                    f"model.{name}={wanted}, and the checkpoint was trained with {value}; write --model.{name} {value}"
-                )
+                raise TaggantError(f"{name}={wanted}, and the checkpoint was trained with {value}; use its data and its model")
             log.warning("model.%s=%s as asked for; the checkpoint was trained with %s", name, wanted, value)
 
 

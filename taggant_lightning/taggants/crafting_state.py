@@ -1,5 +1,6 @@
 """Crafting state on disk: what is finished, key by key, in secret files of its own. A Lightning checkpoint never holds it."""
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from taggant_lightning.taggants.crafting import Crafted
 
 
 class CraftingState:
-    """Finished keys of each round.
+    """Finished keys and the Signature of each round, `round-NN/`; all are kept until training ends.
 
     A file counts only under the digest it was written with: the digest covers settings, keys, surrogates and selection, so
     that state of another run is never taken up.
@@ -22,7 +23,11 @@ class CraftingState:
         self.directory = secret_directory(directory)
 
     def _path(self, round_: int, key: int) -> Path:
-        return self.directory / f"round-{round_:02d}-key-{key:04d}.safetensors"
+        return self.round(round_) / f"key-{key:04d}.safetensors"
+
+    def round(self, round_: int) -> Path:
+        """Return the secret folder of one round, made if need be."""
+        return secret_directory(self.directory / f"round-{round_:02d}")
 
     def save(self, round_: int, key: int, digest: str, crafted: Crafted) -> None:
         """Write one finished key, atomically."""
@@ -53,6 +58,6 @@ class CraftingState:
 
     def forget_before(self, round_: int) -> None:
         """Remove the rounds that nothing starts from any more."""
-        for path in self.directory.glob("round-*.safetensors"):
-            if int(path.name.split("-")[1]) < round_:
-                path.unlink(missing_ok=True)
+        for folder in self.directory.glob("round-*"):
+            if int(folder.name.split("-")[1]) < round_:
+                shutil.rmtree(folder)

@@ -1,5 +1,7 @@
 """KeyDetection: a callback that asks a model the keys, for an exploratory curve in `fit` and for the verdict in `test`."""
 
+import hashlib
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,17 @@ def ask(module: nn.Module, keys: KeySet, image_size: int) -> NDArray[np.int64]:
     return key_ranks(answers, keys.labels, keys.num_classes)
 
 
-def detect(ranks: NDArray[np.int64], keys: KeySet, seeds: dict[str, int] | None = None) -> Detection:
-    """Test the ranks (K,) of the key labels with the one test that the KeySet fixes: hits in the top k, binomial tail."""
+def detect(ranks: NDArray[np.int64], keys: KeySet, origin: dict[str, Any] | None = None) -> Detection:
+    """Test a model with the one test that the KeySet fixes: hits in the top k, binomial tail.
+
+    Args:
+        ranks: (K,) int64, ranks of the key labels from 1.
+        keys: The keys.
+        origin: What else is known of the model, for the record's provenance.
+
+    Returns:
+        The record.
+    """
     hits = count_hits(ranks, keys.top_k)
     log10_p = binomial_log10_p(hits, len(keys), keys.rate)
     return Detection(
@@ -59,7 +70,7 @@ def detect(ranks: NDArray[np.int64], keys: KeySet, seeds: dict[str, int] | None 
         p_value=p_value(log10_p),
         validity="exact",
         commitment=keys.commitment,
-        provenance={**provenance(), "seeds": seeds or {}},
+        provenance={**provenance(), **(origin or {})},
         details={
             "hits": hits,
             "num_keys": len(keys),
@@ -131,7 +142,8 @@ class KeyDetection(Callback):
         """Reach the verdict, write the records, and end on one line."""
         data = _data(trainer)
         ranks = ask(pl_module, self.keyset, data.image_size)
-        self.detection = detect(ranks, self.keyset, {"data": data.seed})
+        seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
+        self.detection = detect(ranks, self.keyset, {"seeds": seeds, "checkpoint_sha256": _digest_of(trainer.ckpt_path)})
         values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}
         pl_module.log_dict(values, rank_zero_only=True)
         if trainer.is_global_zero:
@@ -150,6 +162,14 @@ def write_records(folder: Path, detection: Detection, ranks: NDArray[np.int64]) 
     secret: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
     write_secret_json(folder / "secret" / "detection.secret.json", secret)
     detection.save(folder / "detection.json")
+
+
+def _digest_of(path: object) -> str | None:
+    """Return the SHA-256 of the tested checkpoint, or None where the model came from memory."""
+    if not path or not Path(str(path)).is_file():
+        return None
+    with Path(str(path)).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def verdict_line(detection: Detection, folder: Path) -> str:

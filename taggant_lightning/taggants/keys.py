@@ -65,7 +65,8 @@ class KeySet:
             num_classes: C, at least 2.
             shape: (channels, height, width) of the key images.
             top_k: k of the primary test, 1..C: a hit is a key label among the model's first k answers.
-            grid: Side of the noise grid, 1..min(height, width), enlarged by nearest neighbour; None for the whole image.
+            grid: Side of the noise grid, 1..min(height, width), enlarged by nearest neighbour; None for a quarter of the
+                smaller side and at least 8 (docs/decisions.md); the side itself gives each pixel its own noise.
             source_images: (N, channels, height, width) uint8, real held-out images to choose keys from instead of noise.
             batches: Sizes of the ordered batches that keys are revealed in; they add up to K. None for one batch.
             statement: The dataset in words.
@@ -78,9 +79,7 @@ class KeySet:
         _check_numbers(num_keys, num_classes, shape, top_k)
         side = min(shape[1:])
         if grid is not None and not 1 <= grid <= side:
-            raise TaggantError(
-                f"grid={grid} must lie in 1..{side}, the smaller side of the keys; leave it out for the whole image"
-            )
+            raise TaggantError(f"grid={grid} must lie in 1..{side}, the smaller side of the keys; leave it out for the default")
         if grid is not None and source_images is not None:
             raise TaggantError("grid and source exclude each other: keys are noise on a grid or real images; leave one out")
         sizes = [num_keys] if batches is None else [int(size) for size in batches]
@@ -102,9 +101,7 @@ class KeySet:
         }
         context = canonical_json(header)
         if source_images is None:
-            cells = header["derivation"].get("grid") or side
-            if cells == side and shape[1] != shape[2]:
-                raise TaggantError(f"shape={shape} is not square; write a grid for keys that are not square")
+            cells = header["derivation"]["grid"]
             images = np.stack([grid_image(shape, cells, secret, context, i) for i in range(num_keys)])
         else:
             images = source_images[_choose(num_keys, len(source_images), secret, context)]
@@ -149,11 +146,13 @@ class KeySet:
         ]
         return commitment(self.header, leaves)
 
-    def check(self, commitment: str | None = None) -> None:
+    def check(self, commitment: str | None = None, source_images: NDArray[np.uint8] | None = None) -> None:
         """Recompute what can be recomputed from the secret, and compare.
 
         Args:
-            commitment: The published commitment; None compares images and labels with the secret only.
+            commitment: The published commitment; None compares labels and noise images with the secret only.
+            source_images: (N, channels, height, width) uint8, the images that real keys were chosen from; without them real
+                keys are held by the commitment alone.
 
         Raises:
             TaggantError: If labels, noise images or the commitment do not follow from the secret.
@@ -167,6 +166,12 @@ class KeySet:
                 image, grid_image(shape, derivation["grid"], self.secret, context, i)
             ):
                 raise TaggantError(f"key {i}: its image does not follow from the secret; the key files are damaged or forged")
+        if source_images is not None:
+            given = sha256_hex(np.ascontiguousarray(source_images).tobytes())
+            if given != derivation.get("sha256"):
+                raise TaggantError("the source images are not those that the keys were chosen from; name the original folder")
+            if not np.array_equal(self.images, source_images[_choose(len(self), len(source_images), self.secret, context)]):
+                raise TaggantError("the key images are not those that the secret chooses; the key files are damaged or forged")
         if commitment is not None and commitment.lower() != self.commitment:
             raise TaggantError(
                 f"the keys' commitment is {self.commitment} and not {commitment}: other keys, or a changed header; "
@@ -230,7 +235,8 @@ def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...], top_
 
 def _derivation(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.uint8] | None) -> dict[str, Any]:
     if source is None:
-        return {"source": "noise", "grid": min(shape[1:]) if grid is None else grid}
+        side = min(shape[1:])
+        return {"source": "noise", "grid": min(side, max(8, side // 4)) if grid is None else grid}
     if source.ndim != 4 or source.shape[1:] != tuple(shape) or source.dtype != np.uint8:
         raise TaggantError(f"source images are {source.dtype} {source.shape}; expected uint8 (N, {', '.join(map(str, shape))})")
     return {"source": "images", "count": len(source), "sha256": sha256_hex(np.ascontiguousarray(source).tobytes())}

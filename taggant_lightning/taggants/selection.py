@@ -49,24 +49,23 @@ def select(
     if selection not in get_args(Selection):
         raise TaggantError(f"selection={selection!r} is unknown; write one of {', '.join(get_args(Selection))}")
     chosen: list[NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)] * len(key_labels)
-    shrunk = {}
+    shrunk = False
     for label in np.unique(key_labels).tolist():
         keys = np.flatnonzero(key_labels == label).tolist()
         candidates = np.sort(indices[labels[indices] == label])
         budget = min(images_per_key, len(candidates) // len(keys))
         if budget < minimum:
-            # Neither the label nor the number of its keys may be told: messages end up in logs.
+            # Neither the label nor the number of its keys may follow from a message: messages end up in logs.
             raise TaggantError(
-                f"a class that keys share leaves {budget} images a key, below min_images_per_key={minimum}; "
+                f"a class has too few images for the keys that share its label: fewer than min_images_per_key={minimum} a key; "
                 "use fewer keys, more images, or a smaller minimum"
             )
-        if budget < images_per_key:
-            shrunk.update(dict.fromkeys(keys, budget))
+        shrunk = shrunk or budget < images_per_key
         order = _order(candidates, selection, seed, label, score)
         for place, key in enumerate(keys):
             chosen[key] = np.sort(order[place : budget * len(keys) : len(keys)])
     if shrunk:
-        log.warning("%d keys have to share small classes and sign fewer than %d images each", len(shrunk), images_per_key)
+        log.warning("some keys have to share a small class, and fewer than images_per_key=%d sign for them", images_per_key)
     return chosen
 
 

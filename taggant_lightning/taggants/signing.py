@@ -5,7 +5,9 @@ import hashlib
 import logging
 import sys
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +26,7 @@ from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
 from taggant_lightning.data.signature import Signature, pixel_digest
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.files import canonical_json, secret_directory, sha256_hex
 from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.taggants.alignment import norm
 from taggant_lightning.taggants.crafting import Crafted, Settings, SigningImages, Surrogate, craft_key
@@ -33,7 +35,7 @@ from taggant_lightning.taggants.detection import key_images
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
-from taggant_lightning.taggants.selection import select
+from taggant_lightning.taggants.selection import Score, select
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +125,7 @@ class TaggantSigning(Callback):
         self.signature: Signature | None = None
         self._rounds = 0
         self._frozen: list[nn.Module] = []
+        self._perceptual: Perceptual | None = None
 
     @cached_property
     def keyset(self) -> KeySet:
@@ -133,7 +136,7 @@ class TaggantSigning(Callback):
         """Check everything that can be wrong before the first epoch is paid for.
 
         Raises:
-            TaggantError: If keys, data, epochs, surrogates or parameters do not fit together.
+            TaggantError: If keys, data, epochs, surrogates, parameters or the folder do not fit together.
         """
         if stage != "fit":
             return
@@ -147,28 +150,109 @@ class TaggantSigning(Callback):
             raise TaggantError(
                 f"max_epochs={trainer.max_epochs}: signing needs a number of epochs; write --trainer.max_epochs N"
             )
-        if self.after_epochs and self.after_epochs[-1] > last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # a property set at run time
+        if self.after_epochs and self.after_epochs[-1] > last and not _quick(trainer):
             raise TaggantError(f"after_epochs={self.after_epochs} goes beyond max_epochs={last}; name epochs of 1..{last}")
-        self._frozen = [load_classifier(path) for path in self.surrogates]
-        self._chosen(pl_module)
-        CraftingState(self.out)
+        self._frozen = [self._load_surrogate(path, data) for path in self.surrogates]
+        for module in (pl_module, *self._frozen):
+            if self._chosen(module)[0].dtype not in (torch.float32, torch.float64):
+                raise TaggantError(
+                    "the surrogate's weights are in half precision; write --trainer.precision 32-true or bf16-mixed"
+                )
+        self._select(data, lambda indices: np.zeros(len(indices)))
+        if self.perceptual_weight > 0:
+            self._perceptual = Perceptual(self.perceptual_trunk, self.perceptual_weights)
+        stored = self.out / "signature.json"
+        if stored.exists() and Signature.load(self.out).facts.get("run") != self._run_digest(data):
+            raise TaggantError(f"out={self.out} holds a Signature made with other settings, keys or data; name a new folder")
+        secret_directory(self.out)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Craft if the schedule names this epoch, log the cosine's mean and quantiles, and write the Signature."""
-        quick = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # a property set at run time
-        epochs = [trainer.max_epochs] if self.after_epochs is None or quick else self.after_epochs
-        if trainer.current_epoch + 1 not in epochs:
-            return
+        epochs = [trainer.max_epochs] if self.after_epochs is None or _quick(trainer) else self.after_epochs
+        if trainer.current_epoch + 1 in epochs:
+            self._round(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make sure that training does not end without a word and without a Signature.
+
+        Raises:
+            TaggantError: If training was stopped before the first of the epochs that `after_epochs` names.
+        """
+        if self.after_epochs is None and not self._rounds:  # stopped before max_epochs: the last epoch is the one before
+            self._round(trainer, pl_module)
+        elif self._rounds < len(self.after_epochs or [0]) and not _quick(trainer):
+            said = f"training ended after epoch {trainer.current_epoch}, before all of after_epochs={self.after_epochs}"
+            if not self._rounds:
+                raise TaggantError(f"{said}: nothing is signed; name earlier epochs or train longer")
+            log.warning("%s: the Signature is that of round %d", said, self._rounds)
+        if trainer.is_global_zero and self._rounds and not _quick(trainer):
+            self._state.forget_before(self._rounds - 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Hold the state's place and the Signature's hash; nothing secret goes into a checkpoint."""
+        return {"out": str(self.out), "rounds": self._rounds, "signature": self._signature_hash()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a run, and check that the Signature of its last round still lies where it was.
+
+        Raises:
+            TaggantError: If the Signature of the checkpoint is missing or another one.
+        """
+        self._rounds = int(state_dict["rounds"])
+        if self._rounds and state_dict["signature"] != self._signature_hash():
+            raise TaggantError(
+                f"out={self.out} does not hold the state of round {self._rounds} that the checkpoint was saved with (in "
+                f"{state_dict['out']}); point out there, take a later checkpoint, or start anew with a new folder"
+            )
+
+    @property
+    def _state(self) -> CraftingState:
+        return CraftingState(secret_directory(self.out) / "state")
+
+    def _signature_hash(self) -> str | None:
+        """Return the hash of the last round's Signature; later rounds may have replaced the one in `out` itself."""
+        path = self.out / "state" / f"round-{self._rounds - 1:02d}" / "signature.safetensors"
+        return sha256_hex(path.read_bytes()) if self._rounds and path.is_file() else None
+
+    def _run_digest(self, data: ImageDataModule) -> str:
+        """Digest of what makes a Signature: under another one, a folder is not written to again."""
+        facts = {**asdict(self._settings(data)), "micro_batch": 0, "keys": self.keyset.commitment, "epochs": self.after_epochs}
+        facts |= {"images": [self.images_per_key, self.min_images_per_key, self.selection, data.train_indices.tolist()]}
+        facts |= {"parameters": self.parameters, "perceptual": [self.perceptual_trunk, self.perceptual_weights]}
+        facts |= {"data": data.train_source.fingerprint, "surrogates": self.surrogates}
+        return sha256_hex(canonical_json(facts))
+
+    def _load_surrogate(self, path: str, data: ImageDataModule) -> nn.Module:
+        model = load_classifier(path)
+        wanted = {"num_classes": data.num_classes, "image_size": data.image_size, "channels": data.channels}
+        for name, value in wanted.items():
+            if model.arguments[name] != value:
+                raise TaggantError(
+                    f"surrogate {path} has {name}={model.arguments[name]} and the data {value}; train it on this data"
+                )
+        return model
+
+    def _round(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         started = time.monotonic()
-        with evaluation(pl_module):
-            crafted, chosen = self._craft(trainer, pl_module, round_=epochs.index(trainer.current_epoch + 1), quick=quick)
+        data, quick = _data(trainer), _quick(trainer)
+        settings = self._settings(data)
+        if quick:
+            settings = replace(settings, steps=1)
+        with evaluation(pl_module), _buffers_of_rank_zero(pl_module, trainer):
+            surrogates = [Surrogate(m.to(pl_module.device), self._chosen(m)) for m in (pl_module, *self._frozen)]
+            chosen = self._signing_images(trainer, surrogates[0], settings)
+            crafted = self._craft(trainer, surrogates, chosen, settings)
         cosines = torch.tensor([c.cosine for c in crafted])
         values = {"cosine_mean": float(cosines.mean()), "seconds": time.monotonic() - started}
         for share in (0.1, 0.5, 0.9):
             values[f"cosine_q{round(100 * share)}"] = float(cosines.quantile(share))
-        pl_module.log_dict({f"signing/{name}": value for name, value in values.items()}, rank_zero_only=True)
-        self.signature = self._assemble(_data(trainer), crafted, chosen, values)
-        if trainer.is_global_zero:
+        for logger in trainer.loggers:
+            logger.log_metrics({f"signing/{name}": value for name, value in values.items()}, step=trainer.global_step)
+        self.signature = self._assemble(data, crafted, chosen, values)
+        if quick:
+            log.info("fast_dev_run: crafted one step, wrote no Signature")
+        elif trainer.is_global_zero:
+            self.signature.save(self._state.round(self._rounds))
             self.signature.save(self.out)
             log.info(
                 "signed %d images within %d/255, mean cosine %.3f; Signature in %s",
@@ -177,43 +261,10 @@ class TaggantSigning(Callback):
         trainer.strategy.barrier("taggant-signature")
         self._rounds += 1
 
-    def state_dict(self) -> dict[str, Any]:
-        """Hold the state's place and the Signature's hash; nothing secret goes into a checkpoint."""
-        return {"out": str(self.out), "rounds": self._rounds, "signature": self._signature_hash()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up a run, and check that its Signature still lies where it was.
-
-        Raises:
-            TaggantError: If the Signature of the checkpoint is missing or another one.
-        """
-        self._rounds = int(state_dict["rounds"])
-        if self._rounds and state_dict["signature"] != self._signature_hash():
-            raise TaggantError(
-                f"out={self.out} does not hold the Signature that the checkpoint was saved with (it was {state_dict['out']}); "
-                "point the signing callback's out there"
-            )
-
-    def _signature_hash(self) -> str | None:
-        path = self.out / "signature.safetensors"
-        return sha256_hex(path.read_bytes()) if self._rounds and path.is_file() else None
-
-    def _chosen(self, module: nn.Module) -> list[nn.Parameter]:
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        if self.parameters is not None:
-            named = [(n, p) for n, p in named if any(fnmatch.fnmatch(n, pattern) for pattern in self.parameters)]
-        if not named:
-            raise TaggantError(f"parameters={self.parameters} matches no trainable parameter of {type(module).__name__}")
-        return [p for _, p in named]
-
-    def _craft(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, round_: int, quick: bool
-    ) -> tuple[list[Crafted], list[SigningImages]]:
-        data, keys, device = _data(trainer), self.keyset, pl_module.device
-        surrogates = [Surrogate(m.to(device), self._chosen(m)) for m in (pl_module, *self._frozen)]
-        settings = Settings(
+    def _settings(self, data: ImageDataModule) -> Settings:
+        return Settings(
             eps=self.eps,
-            steps=1 if quick else self.steps,
+            steps=self.steps,
             lr=self.lr,
             schedule=self.schedule,
             init=self.init,
@@ -224,26 +275,34 @@ class TaggantSigning(Callback):
             perceptual_weight=self.perceptual_weight,
             seed=self.seed,
         )
-        perceptual = None
-        if self.perceptual_weight > 0:
-            perceptual = Perceptual(self.perceptual_trunk, self.perceptual_weights).to(device)
-        chosen = self._select(data, surrogates[0], settings)
-        images = key_images(keys, data.image_size)
-        state, digest = CraftingState(self.out / "state"), self._digest(surrogates, settings, chosen)
+
+    def _chosen(self, module: nn.Module) -> list[nn.Parameter]:
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        if self.parameters is not None:
+            named = [(n, p) for n, p in named if any(fnmatch.fnmatch(n, pattern) for pattern in self.parameters)]
+        if not named:
+            raise TaggantError(f"parameters={self.parameters} matches no trainable parameter of {type(module).__name__}")
+        return [p for _, p in named]
+
+    def _craft(
+        self, trainer: pl.Trainer, surrogates: list[Surrogate], chosen: list[SigningImages], settings: Settings
+    ) -> list[Crafted]:
+        """Craft this process's keys, take up those that are finished, and return all processes' keys."""
+        keys, device, quick = self.keyset, surrogates[0].parameters[0].device, _quick(trainer)
+        perceptual = None if self._perceptual is None else self._perceptual.to(device)
+        images = key_images(keys, settings.image_size)
+        state, digest = self._state, self._digest(surrogates, settings, chosen)
         mine = range(trainer.global_rank, len(keys), trainer.world_size)
         own: dict[int, Crafted] = {}
-        total = len(mine) * settings.steps * settings.restarts
-        with _progress(total, trainer.is_global_zero) as bar:
+        with _progress(len(mine) * settings.steps * settings.restarts, trainer.is_global_zero) as bar:
 
             def on_step(cosine: float) -> None:
                 bar.update()
                 bar.set_postfix(cosine=f"{cosine:.3f}", refresh=False)
 
             for key in mine:
-                done = state.load(round_, key, digest)
+                done = None if quick else state.load(self._rounds, key, digest)
                 if done is None:
-                    before = state.load(round_ - 1, key, None) if round_ else None
-                    start = before.deltas if before is not None else None
                     done = craft_key(
                         chosen[key],
                         images[key : key + 1],
@@ -252,42 +311,52 @@ class TaggantSigning(Callback):
                         key=key,
                         device=device,
                         perceptual=perceptual,
-                        start=start,
+                        start=self._start(state, key),
                         on_step=on_step,
                     )
-                    state.save(round_, key, digest, done)
+                    if not quick:
+                        state.save(self._rounds, key, digest, done)
                 else:
                     bar.update(settings.steps * settings.restarts)
-                own[key] = done
+                own[key] = replace(done, deltas=[])  # on disk for the next round; what is gathered stays small
         for surrogate in self._frozen:
             surrogate.cpu()
         everything = _gather(own, trainer)
-        state.forget_before(round_)
-        return [everything[key] for key in range(len(keys))], chosen
+        return [everything[key] for key in range(len(keys))]
 
-    def _select(self, data: ImageDataModule, surrogate: Surrogate, settings: Settings) -> list[SigningImages]:
+    def _start(self, state: CraftingState, key: int) -> list[torch.Tensor] | None:
+        if not self._rounds:
+            return None
+        before = state.load(self._rounds - 1, key, None)
+        if before is None:
+            raise TaggantError(
+                f"out={self.out}: the state of round {self._rounds} is missing or damaged; start anew in a new folder"
+            )
+        return before.deltas
+
+    def _select(self, data: ImageDataModule, score: Score) -> list[NDArray[np.int64]]:
+        return select(
+            data.train_source.labels,
+            data.train_indices,
+            self.keyset.labels,
+            images_per_key=self.images_per_key,
+            minimum=self.min_images_per_key,
+            selection=self.selection,
+            seed=self.seed,
+            score=score,
+        )
+
+    def _signing_images(self, trainer: pl.Trainer, surrogate: Surrogate, settings: Settings) -> list[SigningImages]:
         """Choose the signing images in the first round, and keep them in later ones."""
-        source = data.train_source
-
-        def score(indices: NDArray[np.int64]) -> NDArray[np.float64]:
-            return np.array([_gradient_norm(surrogate, data, int(i), settings) for i in indices])
-
+        data = _data(trainer)
         if self._rounds:
-            previous = self.signature or Signature.load(self.out)
+            previous = self.signature or Signature.load(self._state.round(self._rounds - 1))
             chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
         else:
-            chosen = select(
-                source.labels,
-                data.train_indices,
-                self.keyset.labels,
-                images_per_key=self.images_per_key,
-                minimum=self.min_images_per_key,
-                selection=self.selection,
-                seed=self.seed,
-                score=score,
-            )
+            chosen = self._select(data, lambda ids: np.array([_gradient_norm(surrogate, data, int(i), settings) for i in ids]))
+        chosen = trainer.strategy.broadcast(chosen)
         return [
-            SigningImages.of(ids.tolist(), [source.pixels(int(i)) for i in ids], int(label))
+            SigningImages.of(ids.tolist(), [data.train_source.pixels(int(i)) for i in ids], int(label))
             for ids, label in zip(chosen, self.keyset.labels, strict=True)
         ]
 
@@ -297,6 +366,7 @@ class TaggantSigning(Callback):
         facts["epochs"] = self.after_epochs
         digest = hashlib.sha256(canonical_json(facts))
         for surrogate in surrogates:
+            # Frozen surrogates too: a path tells nothing of what lies behind it.
             for tensor in surrogate.model.state_dict().values():
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
@@ -324,8 +394,29 @@ class TaggantSigning(Callback):
             fingerprint=data.train_source.fingerprint,
             bound=eps_steps(self.eps),
             commitment=self.keyset.commitment,
-            facts={"eps": self.eps, "cosines": [c.cosine for c in crafted], **facts},
+            facts={"run": self._run_digest(data), "eps": self.eps, "cosines": [c.cosine for c in crafted], **facts},
         )
+
+
+def _quick(trainer: pl.Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # a property set at run time
+
+
+@contextmanager
+def _buffers_of_rank_zero(module: nn.Module, trainer: pl.Trainer) -> Iterator[None]:
+    """Give every process the first one's buffers while it crafts: batch norm's running statistics differ between them."""
+    if trainer.world_size == 1:
+        yield
+        return
+    own = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    shared = trainer.strategy.broadcast({name: buffer.cpu() for name, buffer in own.items()})
+    try:
+        for name, buffer in module.named_buffers():
+            buffer.copy_(shared[name])
+        yield
+    finally:
+        for name, buffer in module.named_buffers():
+            buffer.copy_(own[name])
 
 
 def _fraction(value: float | str) -> float:

@@ -60,6 +60,10 @@ def test_keys_new_show_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*revealed, "--commitment", keys.commitment]) == 0
     assert main([*revealed, "--commitment", "11" * 32]) == 2
     assert main(revealed) == 2
+    assert main(["keys", "verify", "--secret-file", str(folder / "secret.hex"), "--commitment", keys.commitment]) == 0
+    (tmp_path / "alone.hex").write_text(keys.secret.hex())
+    assert main(["keys", "verify", "--secret-file", str(tmp_path / "alone.hex"), "--commitment", keys.commitment]) == 2
+    assert "write --header FILE" in capsys.readouterr().err
     (tmp_path / "header.json").write_text(json.dumps({"derivation": {"source": "noise"}}))
     assert main([*revealed, "--commitment", keys.commitment]) == 2
     assert "lacks or garbles" in capsys.readouterr().err
@@ -67,7 +71,7 @@ def test_keys_new_show_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*revealed, "--commitment", keys.commitment]) == 2
 
 
-def test_keys_from_a_secret_file_and_from_images(tmp_path: Path) -> None:
+def test_keys_from_a_secret_file_and_from_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "secret").write_text("ab" * 16)
     for name in ("a", "b"):
         assert main([*NEW, "--out", str(tmp_path / name), "--secret-file", str(tmp_path / "secret")]) == 0
@@ -77,6 +81,11 @@ def test_keys_from_a_secret_file_and_from_images(tmp_path: Path) -> None:
         Image.fromarray(np.full((9, 9, 3), 40 * i, np.uint8)).save(tmp_path / "images" / f"{i}.png")
     assert main([*NEW, "--out", str(tmp_path / "c"), "--source", str(tmp_path / "images")]) == 0
     assert set(np.unique(KeySet.load(tmp_path / "c").images)) <= {0, 40, 80, 120, 160}
+    assert main(["keys", "verify", str(tmp_path / "c")]) == 0
+    assert "held by the commitment alone" in capsys.readouterr().out
+    assert main(["keys", "verify", str(tmp_path / "c"), "--source", str(tmp_path / "images")]) == 0
+    assert "verified: keys follow from the secret" in capsys.readouterr().out
+    assert main(["keys", "verify", str(tmp_path / "a"), "--source", str(tmp_path / "images")]) == 2
 
 
 @pytest.mark.parametrize(
@@ -235,12 +244,25 @@ def test_bad_input_of_fit(
 def test_bad_release(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     empty = tmp_path / "empty.yaml"
     empty.write_text("model: {}")
+    broken, dangling, listing, good = (tmp_path / f"{name}.yaml" for name in ("broken", "dangling", "listing", "good"))
+    broken.write_text("data: [")
+    dangling.write_text("data: none.yaml")
+    listing.write_text("[1, 2]")
+    good.write_text(f"data: {{class_path: ImageDataModule, init_args: {{source: npz, root: {tiny_npz}}}}}")
     for words, message in (
-        (["--config", "none.yaml"], "config=none.yaml is no file"),
+        (["--config", "none.yaml"], "config=none.yaml cannot be read"),
         (["--config", str(empty)], "has no `data` section"),
+        (["--config", str(broken)], "is no YAML"),
+        (["--config", str(dangling)], "none.yaml cannot be read"),
+        (["--config", str(listing)], "holds no mapping"),
+        (["--config", str(good), "--data.bogus", "1"], "bogus"),
+        (["--config", str(good), "--data.batch_size", "0"], "batch_size=0 must be at least 1"),
+        (["--config", str(good), "--data.root", "nowhere.npz"], "is no folder; write the one that TaggantSigning made"),
     ):
-        assert main(["release", *words, "--signature", "s", "--out", str(tmp_path / "r")]) == 2
-        assert message in capsys.readouterr().err
+        assert main(["release", *words, "--signature", "s", "--out", str(tmp_path / "r")]) == 2, words
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_module_is_the_same_program() -> None:

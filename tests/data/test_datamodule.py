@@ -66,6 +66,31 @@ def test_resumed_equals_uninterrupted(tiny_npz: Path, tmp_path: Path, workers: i
     assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), straight.parameters(), strict=True))
 
 
+def test_resumed_within_an_epoch(tiny_npz: Path, tmp_path: Path) -> None:
+    def run(name: str, *callbacks: pl.Callback, checkpoint: Path | None = None) -> ImageClassifier:
+        pl.seed_everything(4, verbose=False)
+        data = ImageDataModule("npz", str(tiny_npz), batch_size=16, augment="simple", seed=5)
+        classifier = model(data)
+        classifier.model.insert(1, torch.nn.Dropout(0.3))
+        t = trainer(tmp_path / name, 3, *callbacks)
+        t.fit(classifier, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        return classifier
+
+    class Killed(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, *_: object) -> None:
+            if trainer.global_step == 7:
+                raise RuntimeError("killed")
+
+    whole = run("whole")
+    saving = pl.callbacks.ModelCheckpoint(tmp_path / "ckpt", every_n_train_steps=6, save_top_k=-1)
+    with pytest.raises(RuntimeError, match="killed"):
+        run("killed", saving, Killed())
+    recorder = Recorder()
+    resumed = run("killed", recorder, checkpoint=next((tmp_path / "ckpt").glob("*step=6.ckpt")))
+    assert len(recorder.batches) == 6
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters(), strict=True))
+
+
 class StopAfter(pl.Callback):
     """Stops as a kill between epochs would."""
 
@@ -154,6 +179,11 @@ def test_signed_data_wants_one_of_two() -> None:
     for arguments in ({}, {"signature": "a", "release": "b"}):
         with pytest.raises(TaggantError, match="write exactly one of the two"):
             SignedDataModule(**arguments)
+
+
+def test_fraction_of_a_release_is_refused() -> None:
+    with pytest.raises(TaggantError, match="train_subset=0.5 is a fraction, and the release may be a subset already"):
+        SignedDataModule(release="r", train_subset=0.5)
 
 
 def test_grey_and_large_images(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from taggant_lightning.data import release as release_module
 from taggant_lightning.data.release import check_release, encode_png, open_release, write_release
 from taggant_lightning.data.signature import Signature, pixel_digest
-from taggant_lightning.data.sources import ArraySource, ImageSource
+from taggant_lightning.data.sources import ArraySource, ImageSource, folder_source
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_hex
 
@@ -80,15 +81,24 @@ def test_another_image_behind_the_same_fingerprint_is_refused() -> None:
     source = Ragged()
     overlay = sign(source).apply(source)
     source.stored[4] = source.stored[4] ^ 1
-    with pytest.raises(TaggantError, match="image 4 is not the one that was signed"):
+    with pytest.raises(TaggantError, match="an image is not the one that was signed"):
         overlay.pixels(4)
+
+
+def test_additions_are_refused_and_not_dropped(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    more = replace(sign(Ragged()), additions=[np.zeros((3, 4, 4), np.uint8)])
+    for call in (lambda: more.save(tmp_path / "s"), lambda: more.apply(Ragged())):
+        with pytest.raises(TaggantError, match="has 1 additions; only replacements are supported so far"):
+            call()
 
 
 def test_steps_beyond_the_pixel_range_are_refused() -> None:
     source = Ragged()
     signature = sign(source)
     signature.steps[0][:] = 300
-    with pytest.raises(TaggantError, match="leaves the pixel range"):
+    with pytest.raises(TaggantError, match="a signed image leaves the pixel range"):
         signature.apply(source).pixels(1)
 
 
@@ -116,12 +126,12 @@ def test_release_reads_back_equal(tmp_path: Path, layout: str) -> None:
     )
     overlay = sign(source).apply(source)
     kept = np.array([0, 1, 4, 5, 7, 10])
-    manifest = write_release(overlay, kept, tmp_path / "r", format=layout, commitment="ab" * 32, statement="words")
-    report = check_release(tmp_path / "r", overlay, kept)
+    report = write_release(overlay, kept, tmp_path / "r", format=layout, commitment="ab" * 32, statement="words")
+    assert report == check_release(tmp_path / "r", overlay, kept)
     assert report == {"num_images": 6, "num_changed": 3, "max_step": 5, "bound": 5}
     released = open_release(tmp_path / "r")
     assert all(np.array_equal(released.pixels(place), overlay.pixels(int(i))) for place, i in enumerate(kept))
-    assert manifest["commitment"] == "ab" * 32
+    assert json.loads((tmp_path / "r" / "manifest.json").read_text())["commitment"] == "ab" * 32
     text = (tmp_path / "r" / "manifest.json").read_text()
     assert "signed" not in text
     assert len({p.stat().st_mtime for p in (tmp_path / "r").rglob("*") if p.is_file()}) == 1
@@ -134,8 +144,8 @@ def test_release_leaves_nothing_half_written(tmp_path: Path) -> None:
     overlay = sign(source).apply(source)
     source.stored[7] = source.stored[7] ^ 1
     for layout, message in (
-        ("png", "image 7 is not the one"),
-        ("npz", "image 7 is not the one"),
+        ("png", "an image is not the one"),
+        ("npz", "an image is not the one"),
         ("tar", "format='tar' is unknown"),
     ):
         with pytest.raises(TaggantError, match=message):
@@ -189,6 +199,32 @@ def test_check_finds_planted_faults(tmp_path: Path) -> None:
         tamper(folder, **change)
         with pytest.raises(TaggantError, match=message):
             check_release(folder, overlay, ALL)
+
+
+@pytest.mark.parametrize("classes", [None, ["../escape", "T-shirt/top", "Bag"], ["b", "B", "a"], [".", "..", "x"]])
+def test_class_folders_sort_to_their_labels(classes: list[str] | None, tmp_path: Path) -> None:
+    """An ImageFolder reader, who knows no manifest, must see the same labels; names must not leave the folder."""
+    count = 12 if classes is None else 3
+    source = ArraySource(
+        np.random.default_rng(0).integers(0, 256, (24, 3, 4, 4), dtype=np.uint8), np.arange(24) % count, classes
+    )
+    overlay = sign(source).apply(source)
+    write_release(overlay, np.arange(24), tmp_path / "a" / "r", format="png", commitment=None, statement="")
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["r"]
+    seen = folder_source(tmp_path / "a" / "r" / "train")
+    assert len(seen.classes) == count
+    by_pixels = {overlay.pixels(i).tobytes(): int(source.labels[i]) for i in range(24)}
+    assert all(by_pixels[seen.pixels(i).tobytes()] == seen.labels[i] for i in range(24))
+    assert open_release(tmp_path / "a" / "r").classes == source.classes
+
+
+def test_release_that_fails_its_check_is_not_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Ragged()
+    overlay = sign(source).apply(source)
+    monkeypatch.setattr(release_module, "encode_png", lambda pixels: encode_png(pixels ^ 1))
+    with pytest.raises(TaggantError, match="do not publish"):
+        write_release(overlay, ALL, tmp_path / "r", format="png", commitment=None, statement="")
+    assert not list(tmp_path.iterdir())
 
 
 def test_open_release_messages(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_checkpoint_rebuilds_and_compares(tiny_npz: Path, tmp_path: Path, caplog
     assert other.arguments["lr"] == 0.5
     assert "model.lr=0.5 as asked for; the checkpoint was trained with 0.01" in caplog.text
     narrow = ImageClassifier("small_mlp", num_classes=4, image_size=6)
-    with pytest.raises(TaggantError, match="model.num_classes=4, and the checkpoint was trained with 3"):
+    with pytest.raises(TaggantError, match="num_classes=4, and the checkpoint was trained with 3"):
         trainer(tmp_path, 1).test(narrow, datamodule=data, ckpt_path=path, verbose=False, weights_only=True)
 
     with pytest.raises(TaggantError, match="does not exist"):

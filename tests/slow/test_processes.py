@@ -97,11 +97,11 @@ def test_sigkill_while_crafting_then_the_same_command(npz: Path, keys_folder: st
     process = subprocess.Popen([*PROGRAM, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     state = tmp_path / "killed" / "state"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not (state.exists() and len(list(state.glob("*.safetensors"))) >= 2):
+    while time.monotonic() < deadline and not (state.exists() and len(list(state.rglob("key-*.safetensors"))) >= 2):
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    finished = len(list(state.glob("*.safetensors")))
+    finished = len(list(state.rglob("key-*.safetensors")))
     assert finished >= 2
     assert not (tmp_path / "killed" / "signature.json").exists()
     taggant(*words)

@@ -98,6 +98,15 @@ def test_grid_is_enlarged_by_nearest_neighbour() -> None:
     assert np.array_equal(published, published[:, first][:, row][:, :, first][:, :, row])
 
 
+@pytest.mark.parametrize(
+    ("shape", "grid"), [((1, 6, 6), 6), ((1, 8, 8), 8), ((3, 32, 32), 8), ((3, 224, 224), 56), ((3, 48, 64), 12)]
+)
+def test_default_grid(shape: tuple[int, int, int], grid: int) -> None:
+    keys = KeySet.draw(num_keys=1, num_classes=2, shape=shape)
+    assert keys.header["derivation"]["grid"] == grid
+    assert keys.images.shape == (1, *shape)
+
+
 def test_labels_are_uniform_and_rejection_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts are even, and words above the largest multiple of the bound are drawn again."""
     counts = np.bincount(
@@ -186,7 +195,12 @@ def test_real_images_as_keys() -> None:
     keys = KeySet.draw(num_keys=9, num_classes=3, shape=(3, 6, 6), source_images=source, secret=bytes(16))
     assert sorted(i.tobytes() for i in keys.images) == sorted(i.tobytes() for i in source)
     assert keys.header["derivation"]["source"] == "images"
-    keys.check(keys.commitment)
+    keys.check(keys.commitment, source)
+    with pytest.raises(TaggantError, match="are not those that the keys were chosen from"):
+        keys.check(None, source[:8])
+    forged = KeySet(255 - keys.images, keys.labels, keys.header, keys.secret)
+    with pytest.raises(TaggantError, match="key images are not those that the secret chooses"):
+        forged.check(None, source)
     with pytest.raises(TaggantError, match="holds 9 images and num_keys=10"):
         KeySet.draw(num_keys=10, num_classes=3, shape=(3, 6, 6), source_images=source)
 
@@ -202,7 +216,6 @@ GOOD: dict[str, Any] = {"num_keys": 4, "num_classes": 3, "shape": (3, 6, 6)}
         ({"top_k": 4}, "top_k=4 must lie in 1..num_classes, and num_classes=3"),
         ({"top_k": 0}, "top_k=0 must lie in"),
         ({"shape": (3, 0, 6)}, "must be three positive numbers"),
-        ({"shape": (3, 4, 6)}, "is not square; write a grid"),
         ({"grid": 7}, "grid=7 must lie in 1..6"),
         ({"batches": [3, 2]}, "must be positive sizes that add up to num_keys=4"),
         ({"secret": b"short"}, "the secret has 40 bits; use 128 or more"),

@@ -6,16 +6,17 @@ import pytest
 from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants import derivation
+from taggant_lightning.taggants import keys as keys_module
 from taggant_lightning.taggants.hits import count_hits, key_ranks
+from taggant_lightning.taggants.keys import KeySet
 from tests.control import control
 
 LEVEL = 1e-3
 
 
 def labels_of(number: int, keys: int, classes: int) -> np.ndarray:
-    """Draw the labels of one KeySet as KeySet.draw does, without its images."""
-    secret = number.to_bytes(16, "big")
-    return np.array([derivation.uniform_below(classes, secret, "label", b"", i) for i in range(keys)])
+    """Draw the labels of one KeySet, with images of one pixel."""
+    return KeySet.draw(num_keys=keys, num_classes=classes, shape=(1, 1, 1), secret=number.to_bytes(16, "big")).labels
 
 
 def permutation_answers(number: int, classes: int) -> list[Answer]:
@@ -50,7 +51,7 @@ def test_mutant_modulo_biased_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     def biased(bound: int, secret: bytes, purpose: str, context: bytes, index: int) -> int:
         return derivation.expand(secret, purpose, context, index, 1)[0] % 8 % bound
 
-    monkeypatch.setattr(derivation, "uniform_below", biased)
+    monkeypatch.setattr(keys_module, "uniform_below", biased)
     counts = [count_hits(key_ranks(CONSTANT, labels_of(n, 20, 6), 6), 1) for n in range(1000)]
     assert control(counts, 20, 1 / 6) < LEVEL
 

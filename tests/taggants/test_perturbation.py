@@ -31,10 +31,9 @@ def test_projection(pixels: np.ndarray, delta: np.ndarray, steps: int) -> None:
     assert (images + once).min() >= -1e-7
     assert (images + once).max() <= 1 + 1e-7
     assert torch.equal(project(once, images, eps), once)
-    inside = (torch.from_numpy(delta).abs() <= eps) & (
-        (images + torch.from_numpy(delta)).clamp(0, 1) == images + torch.from_numpy(delta)
-    )
-    assert torch.equal(once[inside], torch.from_numpy(delta)[inside])
+    free, moved = torch.from_numpy(delta), images + torch.from_numpy(delta)
+    inside = (free.abs() <= eps) & (moved >= 0) & (moved <= 1)
+    torch.testing.assert_close(once[inside], free[inside], rtol=0, atol=1e-7)  # 1 − x rounds
 
 
 @settings(max_examples=60, deadline=None)

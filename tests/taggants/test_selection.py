@@ -25,13 +25,13 @@ def test_shared_label_shrinks_with_a_warning(caplog: pytest.LogCaptureFixture) -
     with caplog.at_level(logging.WARNING):
         chosen = select(LABELS, np.arange(30), np.array([1, 1, 1]), images_per_key=8, **COMMON)
     assert [len(c) for c in chosen] == [3, 3, 3]
-    assert "3 keys have to share small classes and sign fewer than 8 images each" in caplog.text
+    assert "some keys have to share a small class, and fewer than images_per_key=8 sign for them" in caplog.text
 
 
 def test_below_the_minimum_is_an_error_that_tells_no_label() -> None:
-    with pytest.raises(TaggantError, match="leaves 2 images a key, below min_images_per_key=3") as error:
+    with pytest.raises(TaggantError, match="fewer than min_images_per_key=3 a key") as error:
         select(LABELS, np.arange(30), np.full(5, 1), images_per_key=8, **{**COMMON, "minimum": 3})
-    assert "label 1" not in str(error.value)
+    assert not {"label 1", "leaves 2", "5 keys"} & {str(error.value)[i : i + n] for n in (6, 7, 8) for i in range(200)}
 
 
 def test_seeds_and_scores() -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.models.seeding import SeededEpochs
+from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.taggants import signing as signing_module
 from taggant_lightning.taggants.crafting_state import CraftingState
 from tests.data.test_datamodule import StopAfter, trainer
@@ -53,7 +53,7 @@ def run(
     pl.seed_everything(seed, verbose=False)
     callback = TaggantSigning(keys, str(tmp / name), **{**QUICK, **arguments})
     data = ImageDataModule("npz", npz, batch_size=20)
-    trainer(tmp / f"run-{name}", epochs, callback, SeededEpochs(), *extra).fit(UsersOwn(), datamodule=data)
+    trainer(tmp / f"run-{name}", epochs, callback, SeededSteps(), *extra).fit(UsersOwn(), datamodule=data)
     return callback
 
 
@@ -92,10 +92,13 @@ def test_same_run_same_signature_and_rounds_carry_over(folders: tuple[str, str, 
     rounds = run(folders, "c", epochs=3, after_epochs=[2, 3])
     assert not all(np.array_equal(x, y) for x, y in zip(once.signature.steps, rounds.signature.steps, strict=True))
     assert rounds.signature.indices.tolist() == once.signature.indices.tolist()
-    # With no step to speak of, the second round returns what the first one left: it starts there.
-    first = run(folders, "d", epochs=2)
-    still = run(folders, "e", epochs=3, after_epochs=[2, 3])
-    assert len(first.signature) == len(still.signature)
+    # With steps of next to nothing, the second round returns what the first one left: it starts there and nowhere else.
+    still = run(folders, "d", epochs=3, after_epochs=[2, 3], steps=1, lr=1e-9, seed=0)
+    first = run(folders, "e", epochs=2, after_epochs=[2], steps=1, lr=1e-9, seed=0)
+    assert all(np.array_equal(x, y) for x, y in zip(first.signature.steps, still.signature.steps, strict=True))
+    moved = run(folders, "f", epochs=3, after_epochs=[2, 3], steps=3, lr=0.3)
+    alone = run(folders, "g", epochs=3, after_epochs=[3], steps=3, lr=0.3)
+    assert not all(np.array_equal(x, y) for x, y in zip(moved.signature.steps, alone.signature.steps, strict=True))
 
 
 def test_killed_while_crafting_and_started_again(folders: tuple[str, str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,18 +129,26 @@ def test_resumed_from_a_checkpoint_between_rounds(folders: tuple[str, str, Path]
     saving = pl.callbacks.ModelCheckpoint(folders[2] / "ckpt", every_n_epochs=1, save_top_k=-1)
     run(folders, "half", saving, StopAfter(2), epochs=3, **rounds)
     checkpoint = folders[2] / "ckpt" / "epoch=1-step=6.ckpt"
-    text = checkpoint.read_bytes()
-    secret = Signature.load(folders[2] / "half").steps[0].tobytes()
-    assert secret not in text
+    stored = torch.load(checkpoint, weights_only=True)["callbacks"]
+    (state,) = (value for name, value in stored.items() if "TaggantSigning" in name)
+    assert set(state) == {"out", "rounds", "signature"}
+    assert (state["rounds"], state["out"], len(state["signature"])) == (1, str(folders[2] / "half"), 64)
     callback = TaggantSigning(folders[1], str(folders[2] / "half"), **{**QUICK, **rounds})
-    trainer(folders[2], 3, callback, SeededEpochs()).fit(
+    trainer(folders[2], 3, callback, SeededSteps()).fit(
         UsersOwn(), datamodule=ImageDataModule("npz", folders[0], batch_size=20), ckpt_path=checkpoint, weights_only=True
     )
     assert whole.signature.indices.tolist() == callback.signature.indices.tolist()
     assert all(np.array_equal(x, y) for x, y in zip(whole.signature.steps, callback.signature.steps, strict=True))
 
+    # Training has ended, and earlier rounds are forgotten: told in a sentence, and not crafted from nothing.
+    late = TaggantSigning(folders[1], str(folders[2] / "half"), **{**QUICK, **rounds})
+    with pytest.raises(TaggantError, match="does not hold the state of round 1 that the checkpoint was saved with"):
+        trainer(folders[2], 3, late, SeededSteps()).fit(
+            UsersOwn(), datamodule=ImageDataModule("npz", folders[0], batch_size=20), ckpt_path=checkpoint, weights_only=True
+        )
+
     elsewhere = TaggantSigning(folders[1], str(folders[2] / "elsewhere"), **{**QUICK, **rounds})
-    with pytest.raises(TaggantError, match="does not hold the Signature that the checkpoint was saved with"):
+    with pytest.raises(TaggantError, match="does not hold the state of round 1"):
         trainer(folders[2], 3, elsewhere).fit(
             UsersOwn(), datamodule=ImageDataModule("npz", folders[0], batch_size=20), ckpt_path=checkpoint, weights_only=True
         )
@@ -150,9 +161,55 @@ def test_state_of_another_run_is_not_taken_up(folders: tuple[str, str, Path]) ->
     again = run(folders, "used", seed=7)
     assert all(np.array_equal(x, y) for x, y in zip(fresh.signature.steps, again.signature.steps, strict=True))
     state = CraftingState(folders[2] / "used" / "state")
-    path = next(state.directory.iterdir())
+    path = next(state.directory.rglob("key-*.safetensors"))
     path.write_bytes(path.read_bytes()[:30])
     assert state.load(0, int(path.stem.split("-")[-1]), None) is None
+
+
+def test_killed_after_a_later_round(folders: tuple[str, str, Path]) -> None:
+    """The second round's Signature is written, its checkpoint is not: the first round's checkpoint still resumes."""
+
+    class Killed(pl.Callback):
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 2:
+                raise RuntimeError("killed")
+
+    rounds = {"after_epochs": [1, 3]}
+    whole = run(folders, "whole", epochs=4, **rounds)
+    saving = pl.callbacks.ModelCheckpoint(folders[2] / "ckpt", every_n_epochs=1, save_top_k=-1)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(folders, "killed", Killed(), saving, epochs=4, **rounds)
+    callback = TaggantSigning(folders[1], str(folders[2] / "killed"), **{**QUICK, **rounds})
+    trainer(folders[2], 4, callback, SeededSteps()).fit(
+        UsersOwn(),
+        datamodule=ImageDataModule("npz", folders[0], batch_size=20),
+        ckpt_path=folders[2] / "ckpt" / "epoch=1-step=6.ckpt",
+        weights_only=True,
+    )
+    assert all(np.array_equal(x, y) for x, y in zip(whole.signature.steps, callback.signature.steps, strict=True))
+
+
+def test_stopped_early_still_signs_or_says_so(folders: tuple[str, str, Path], caplog: pytest.LogCaptureFixture) -> None:
+    early = run(folders, "early", StopAfter(2), epochs=5)
+    straight = run(folders, "straight", epochs=2)
+    assert all(np.array_equal(x, y) for x, y in zip(early.signature.steps, straight.signature.steps, strict=True))
+    with pytest.raises(TaggantError, match="before all of after_epochs=.4.: nothing is signed"):
+        run(folders, "never", StopAfter(2), epochs=5, after_epochs=[4])
+    run(folders, "partly", StopAfter(2), epochs=5, after_epochs=[1, 4])
+    assert "the Signature is that of round 1" in caplog.text
+
+
+def test_finished_signature_is_not_overwritten(folders: tuple[str, str, Path]) -> None:
+    run(folders, "s")
+    before = (folders[2] / "s" / "signature.safetensors").read_bytes()
+    run(folders, "s")  # the same command again is a restart
+    with pytest.raises(TaggantError, match="holds a Signature made with other settings, keys or data; name a new folder"):
+        run(folders, "s", steps=4)
+    callback = TaggantSigning(folders[1], str(folders[2] / "s"), **QUICK)
+    quick = pl.Trainer(fast_dev_run=True, accelerator="cpu", callbacks=[callback], enable_progress_bar=False)
+    quick.fit(UsersOwn(), datamodule=ImageDataModule("npz", folders[0], batch_size=20))
+    assert len(callback.signature) > 0
+    assert (folders[2] / "s" / "signature.safetensors").read_bytes() == before
 
 
 def test_frozen_surrogates_and_subsets(folders: tuple[str, str, Path]) -> None:
@@ -208,7 +265,18 @@ def test_what_does_not_fit_is_told_before_the_first_epoch(folders: tuple[str, st
     KeySet.draw(num_keys=2, num_classes=3, shape=(1, 6, 6)).save(tmp / "grey")
     open_folder = tmp / "open"
     open_folder.mkdir(mode=0o755)
+    other = trainer(tmp / "other", 1)
+    other.strategy.connect(ImageClassifier("small_mlp", num_classes=5, image_size=6))
+    other.save_checkpoint(tmp / "five.ckpt")
+
+    class Untouched(pl.Callback):
+        def on_train_batch_start(self, *args: Any) -> None:
+            pytest.fail("training began before the mistake was told")
+
     cases: list[tuple[dict[str, Any], str]] = [
+        ({"surrogates": [str(tmp / "five.ckpt")]}, "five.ckpt has num_classes=5 and the data 3"),
+        ({"selection": "best"}, "selection='best' is unknown"),
+        ({"perceptual_weight": 1.0, "perceptual_weights": "none.pth"}, "perceptual_weights=none.pth is no file"),
         ({"keys": str(tmp / "four")}, "drawn for 4 classes and the data has 3"),
         ({"keys": str(tmp / "grey")}, "have 1 channels and the images 3"),
         ({"keys": str(tmp / "none")}, "is no folder; write the folder that `taggant keys new"),
@@ -216,12 +284,16 @@ def test_what_does_not_fit_is_told_before_the_first_epoch(folders: tuple[str, st
         ({"parameters": ["nothing.*"]}, "matches no trainable parameter of UsersOwn"),
         ({"surrogates": [str(tmp / "none.ckpt")]}, "none.ckpt does not exist"),
         ({"out": str(open_folder)}, "can be read by others"),
-        ({"min_images_per_key": 30, "images_per_key": 30}, "below min_images_per_key=30"),
+        ({"min_images_per_key": 30, "images_per_key": 30}, "fewer than min_images_per_key=30"),
     ]
     for change, message in cases:
         callback = TaggantSigning(**{"keys": folders[1], "out": str(tmp / "out"), **QUICK, **change})
         with pytest.raises(TaggantError, match=message):
-            trainer(tmp, 1, callback).fit(UsersOwn(), datamodule=ImageDataModule("npz", npz))
+            trainer(tmp, 1, callback, Untouched()).fit(UsersOwn(), datamodule=ImageDataModule("npz", npz))
+    with pytest.raises(TaggantError, match="weights are in half precision"):
+        trainer(tmp, 1, TaggantSigning(folders[1], str(tmp / "out"), **QUICK)).fit(
+            UsersOwn().bfloat16(), datamodule=ImageDataModule("npz", npz)
+        )
     with pytest.raises(TaggantError, match="max_epochs=-1: signing needs a number of epochs"):
         trainer(tmp, -1, TaggantSigning(folders[1], str(tmp / "out"), **QUICK)).fit(
             UsersOwn(), datamodule=ImageDataModule("npz", npz)
