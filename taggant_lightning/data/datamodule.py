@@ -210,6 +210,23 @@ class SignedDataModule(ImageDataModule):
         return Signature.load(self.signature or "").apply(open_source(self.source, self.root, "train"))
 
 
+def datamodule_of(trainer: pl.Trainer, user: object) -> ImageDataModule:
+    """Return the trainer's data.
+
+    Args:
+        trainer: A trainer that runs.
+        user: Who asks, for the message.
+
+    Raises:
+        TaggantError: If they are no ImageDataModule.
+    """
+    data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
+    if not isinstance(data, ImageDataModule):
+        wanted = "ImageDataModule or SignedDataModule"
+        raise TaggantError(f"the trainer's data is {type(data).__name__}; {type(user).__name__} needs an {wanted}")
+    return data
+
+
 def subset(total: int, wanted: int | float | None, seed: int, split: Split) -> NDArray[np.int64]:
     """Choose images at random.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taggant_lightning.access.module import ask_module
-from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
@@ -120,7 +120,7 @@ class KeyDetection(Callback):
                     f"{type(callback).__name__} has monitor={monitor!r}: choosing a model by its answers on the keys makes "
                     "the p-value false; monitor 'val/acc' or 'val/loss'"
                 )
-        data = _data(trainer)
+        data = datamodule_of(trainer, self)
         if data.num_classes != self.keyset.num_classes:
             raise TaggantError(
                 f"keys={self.keys} are drawn for {self.keyset.num_classes} classes and the data has {data.num_classes}"
@@ -133,14 +133,14 @@ class KeyDetection(Callback):
         if not self.curve or trainer.sanity_checking:
             return
         keys = self.keyset
-        ranks = ask(pl_module, keys, _data(trainer).image_size)
+        ranks = ask(pl_module, keys, datamodule_of(trainer, self).image_size)
         hits = count_hits(ranks, keys.top_k)
         values = {"hits": float(hits), "log10_p": binomial_log10_p(hits, len(keys), keys.rate)}
         pl_module.log_dict({PREFIX + name: value for name, value in values.items()}, rank_zero_only=True)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reach the verdict, write the records, and end on one line."""
-        data = _data(trainer)
+        data = datamodule_of(trainer, self)
         ranks = ask(pl_module, self.keyset, data.image_size)
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
         self.detection = detect(ranks, self.keyset, {"seeds": seeds, "checkpoint_sha256": _digest_of(trainer.ckpt_path)})
@@ -179,12 +179,3 @@ def verdict_line(detection: Detection, folder: Path) -> str:
         f"taggant: run={folder} hits={d['hits']}/{d['num_keys']} top_k={d['top_k']} rate={d['rate']:g} "
         f"log10_p={detection.log10_p:.2f} record={folder / 'detection.json'}"
     )
-
-
-def _data(trainer: pl.Trainer) -> ImageDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
-    if not isinstance(data, ImageDataModule):
-        raise TaggantError(
-            f"the trainer's data is {type(data).__name__}; KeyDetection needs an ImageDataModule or SignedDataModule"
-        )
-    return data

@@ -1,12 +1,8 @@
 """TaggantSigning: a callback that crafts a Signature between the epochs of a surrogate's training."""
 
 import fnmatch
-import hashlib
 import logging
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -21,20 +17,18 @@ from torch import nn
 
 from taggant_lightning.access.module import evaluation
 from taggant_lightning.data.augment import check_recipe
-from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.dataset import to_float
-from taggant_lightning.data.resize import fit
-from taggant_lightning.data.signature import Signature, pixel_digest
+from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
+from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, secret_directory, sha256_hex
 from taggant_lightning.models.classifier import load_classifier
-from taggant_lightning.taggants.alignment import norm
-from taggant_lightning.taggants.crafting import Crafted, Settings, SigningImages, Surrogate, craft_key
+from taggant_lightning.taggants.crafting import Settings, SigningImages, Surrogate
 from taggant_lightning.taggants.crafting_state import CraftingState
-from taggant_lightning.taggants.detection import key_images
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
+from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
+from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms
 from taggant_lightning.taggants.selection import Score, select
 
 log = logging.getLogger(__name__)
@@ -97,7 +91,7 @@ class TaggantSigning(Callback):
         seed: int = 0,
     ) -> None:
         self.keys, self.out, self.seed = keys, Path(out), seed
-        self.eps = check_eps(_fraction(eps))
+        self.eps = check_eps(eps)
         for name, value in {
             "images_per_key": images_per_key,
             "min_images_per_key": min_images_per_key,
@@ -140,7 +134,7 @@ class TaggantSigning(Callback):
         """
         if stage != "fit":
             return
-        data, keys = _data(trainer), self.keyset
+        data, keys = datamodule_of(trainer, self), self.keyset
         if data.num_classes != keys.num_classes:
             raise TaggantError(f"keys={self.keys} are drawn for {keys.num_classes} classes and the data has {data.num_classes}")
         if data.channels != keys.images.shape[1]:
@@ -234,21 +228,40 @@ class TaggantSigning(Callback):
 
     def _round(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         started = time.monotonic()
-        data, quick = _data(trainer), _quick(trainer)
+        keys, data, quick = self.keyset, datamodule_of(trainer, self), _quick(trainer)
         settings = self._settings(data)
         if quick:
             settings = replace(settings, steps=1)
-        with evaluation(pl_module), _buffers_of_rank_zero(pl_module, trainer):
+        with evaluation(pl_module), buffers_of_rank_zero(pl_module, trainer):
             surrogates = [Surrogate(m.to(pl_module.device), self._chosen(m)) for m in (pl_module, *self._frozen)]
             chosen = self._signing_images(trainer, surrogates[0], settings)
-            crafted = self._craft(trainer, surrogates, chosen, settings)
+            facts: dict[str, Any] = {"keys": keys.commitment, "epochs": self.after_epochs}
+            facts["perceptual"] = [self.perceptual_trunk, self.perceptual_weights]
+            own = craft_round(
+                keys,
+                range(trainer.global_rank, len(keys), trainer.world_size),
+                chosen,
+                surrogates,
+                settings,
+                state=self._state,
+                number=self._rounds,
+                digest=digest_of(surrogates, settings, chosen, facts),
+                perceptual=None if self._perceptual is None else self._perceptual.to(pl_module.device),
+                visible=trainer.is_global_zero,
+                keep=not quick,
+            )
+        for module in self._frozen:
+            module.cpu()
+        everything = gather(own, trainer)
+        crafted = [everything[key] for key in range(len(keys))]
         cosines = torch.tensor([c.cosine for c in crafted])
         values = {"cosine_mean": float(cosines.mean()), "seconds": time.monotonic() - started}
         for share in (0.1, 0.5, 0.9):
             values[f"cosine_q{round(100 * share)}"] = float(cosines.quantile(share))
         for logger in trainer.loggers:
             logger.log_metrics({f"signing/{name}": value for name, value in values.items()}, step=trainer.global_step)
-        self.signature = self._assemble(data, crafted, chosen, values)
+        stored = {"run": self._run_digest(data), **values}
+        self.signature = assemble(keys, data.train_source, chosen, crafted, self.eps, stored)
         if quick:
             log.info("fast_dev_run: crafted one step, wrote no Signature")
         elif trainer.is_global_zero:
@@ -284,56 +297,6 @@ class TaggantSigning(Callback):
             raise TaggantError(f"parameters={self.parameters} matches no trainable parameter of {type(module).__name__}")
         return [p for _, p in named]
 
-    def _craft(
-        self, trainer: pl.Trainer, surrogates: list[Surrogate], chosen: list[SigningImages], settings: Settings
-    ) -> list[Crafted]:
-        """Craft this process's keys, take up those that are finished, and return all processes' keys."""
-        keys, device, quick = self.keyset, surrogates[0].parameters[0].device, _quick(trainer)
-        perceptual = None if self._perceptual is None else self._perceptual.to(device)
-        images = key_images(keys, settings.image_size)
-        state, digest = self._state, self._digest(surrogates, settings, chosen)
-        mine = range(trainer.global_rank, len(keys), trainer.world_size)
-        own: dict[int, Crafted] = {}
-        with _progress(len(mine) * settings.steps * settings.restarts, trainer.is_global_zero) as bar:
-
-            def on_step(cosine: float) -> None:
-                bar.update()
-                bar.set_postfix(cosine=f"{cosine:.3f}", refresh=False)
-
-            for key in mine:
-                done = None if quick else state.load(self._rounds, key, digest)
-                if done is None:
-                    done = craft_key(
-                        chosen[key],
-                        images[key : key + 1],
-                        surrogates,
-                        settings,
-                        key=key,
-                        device=device,
-                        perceptual=perceptual,
-                        start=self._start(state, key),
-                        on_step=on_step,
-                    )
-                    if not quick:
-                        state.save(self._rounds, key, digest, done)
-                else:
-                    bar.update(settings.steps * settings.restarts)
-                own[key] = replace(done, deltas=[])  # on disk for the next round; what is gathered stays small
-        for surrogate in self._frozen:
-            surrogate.cpu()
-        everything = _gather(own, trainer)
-        return [everything[key] for key in range(len(keys))]
-
-    def _start(self, state: CraftingState, key: int) -> list[torch.Tensor] | None:
-        if not self._rounds:
-            return None
-        before = state.load(self._rounds - 1, key, None)
-        if before is None:
-            raise TaggantError(
-                f"out={self.out}: the state of round {self._rounds} is missing or damaged; start anew in a new folder"
-            )
-        return before.deltas
-
     def _select(self, data: ImageDataModule, score: Score) -> list[NDArray[np.int64]]:
         return select(
             data.train_source.labels,
@@ -348,114 +311,18 @@ class TaggantSigning(Callback):
 
     def _signing_images(self, trainer: pl.Trainer, surrogate: Surrogate, settings: Settings) -> list[SigningImages]:
         """Choose the signing images in the first round, and keep them in later ones."""
-        data = _data(trainer)
+        data = datamodule_of(trainer, self)
         if self._rounds:
             previous = self.signature or Signature.load(self._state.round(self._rounds - 1))
             chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
         else:
-            chosen = self._select(data, lambda ids: np.array([_gradient_norm(surrogate, data, int(i), settings) for i in ids]))
+            chosen = self._select(data, lambda ids: gradient_norms(surrogate, data.train_source, ids, settings.image_size))
         chosen = trainer.strategy.broadcast(chosen)
         return [
             SigningImages.of(ids.tolist(), [data.train_source.pixels(int(i)) for i in ids], int(label))
             for ids, label in zip(chosen, self.keyset.labels, strict=True)
         ]
 
-    def _digest(self, surrogates: list[Surrogate], settings: Settings, chosen: list[SigningImages]) -> str:
-        facts = {**asdict(settings), "micro_batch": 0, "keys": self.keyset.commitment, "ids": [c.ids for c in chosen]}
-        facts["perceptual"] = [self.perceptual_trunk, self.perceptual_weights]
-        facts["epochs"] = self.after_epochs
-        digest = hashlib.sha256(canonical_json(facts))
-        for surrogate in surrogates:
-            # Frozen surrogates too: a path tells nothing of what lies behind it.
-            for tensor in surrogate.model.state_dict().values():
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
-
-    def _assemble(
-        self, data: ImageDataModule, crafted: list[Crafted], chosen: list[SigningImages], facts: dict[str, float]
-    ) -> Signature:
-        rows = [
-            (index, steps.numpy(), key, pixel_digest(pixels.numpy()))
-            for key, (result, images) in enumerate(zip(crafted, chosen, strict=True))
-            for index, steps, pixels in zip(
-                images.ids,
-                (row for group in result.steps for row in group),
-                (row for group in images.pixels for row in group),
-                strict=True,
-            )
-        ]
-        rows.sort(key=lambda row: row[0])
-        return Signature(
-            method="data_taggants",
-            indices=np.array([row[0] for row in rows], dtype=np.int64),
-            steps=[row[1] for row in rows],
-            served=np.array([row[2] for row in rows], dtype=np.int64),
-            originals=[row[3] for row in rows],
-            fingerprint=data.train_source.fingerprint,
-            bound=eps_steps(self.eps),
-            commitment=self.keyset.commitment,
-            facts={"run": self._run_digest(data), "eps": self.eps, "cosines": [c.cosine for c in crafted], **facts},
-        )
-
 
 def _quick(trainer: pl.Trainer) -> bool:
     return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # a property set at run time
-
-
-@contextmanager
-def _buffers_of_rank_zero(module: nn.Module, trainer: pl.Trainer) -> Iterator[None]:
-    """Give every process the first one's buffers while it crafts: batch norm's running statistics differ between them."""
-    if trainer.world_size == 1:
-        yield
-        return
-    own = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    shared = trainer.strategy.broadcast({name: buffer.cpu() for name, buffer in own.items()})
-    try:
-        for name, buffer in module.named_buffers():
-            buffer.copy_(shared[name])
-        yield
-    finally:
-        for name, buffer in module.named_buffers():
-            buffer.copy_(own[name])
-
-
-def _fraction(value: float | str) -> float:
-    """Read a pixel fraction: a number, or text such as 16/255."""
-    try:
-        if isinstance(value, str) and "/" in value:
-            above, below = value.split("/")
-            return float(above) / float(below)
-        return float(value)
-    except (ValueError, ZeroDivisionError):
-        raise TaggantError(f"eps={value!r} is no number; write a pixel fraction such as 16/255") from None
-
-
-def _data(trainer: pl.Trainer) -> ImageDataModule:
-    data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
-    if not isinstance(data, ImageDataModule):
-        raise TaggantError(f"the trainer's data is {type(data).__name__}; TaggantSigning needs an ImageDataModule")
-    return data
-
-
-def _gradient_norm(surrogate: Surrogate, data: ImageDataModule, index: int, settings: Settings) -> float:
-    device = surrogate.parameters[0].device
-    image = fit(to_float(data.train_source.pixels(index))[None].to(device), settings.image_size)
-    return float(norm(surrogate.key_gradient(image, int(data.train_source.labels[index]))))
-
-
-def _progress(total: int, visible: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total, desc="signing", unit="step", disable=not visible, leave=terminal, mininterval=0.2 if terminal else 30
-    )
-
-
-def _gather(own: dict[int, Crafted], trainer: pl.Trainer) -> dict[int, Crafted]:
-    """Return every process's keys on every process."""
-    if trainer.world_size == 1:
-        return own
-    parts: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(parts, own)
-    return {key: value for part in parts for key, value in part.items()}

@@ -15,7 +15,7 @@ from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDa
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.seeding import SeededSteps
-from taggant_lightning.taggants import signing as signing_module
+from taggant_lightning.taggants import round as round_module
 from taggant_lightning.taggants.crafting_state import CraftingState
 from tests.data.test_datamodule import StopAfter, trainer
 
@@ -104,7 +104,7 @@ def test_same_run_same_signature_and_rounds_carry_over(folders: tuple[str, str, 
 def test_killed_while_crafting_and_started_again(folders: tuple[str, str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(folders, "whole")
     crafted: list[int] = []
-    original = signing_module.craft_key
+    original = round_module.craft_key
 
     def dying(*args: Any, key: int, **kwargs: Any) -> Any:
         if key == 3 and len(crafted) == 3:
@@ -112,7 +112,7 @@ def test_killed_while_crafting_and_started_again(folders: tuple[str, str, Path],
         crafted.append(key)
         return original(*args, key=key, **kwargs)
 
-    monkeypatch.setattr(signing_module, "craft_key", dying)
+    monkeypatch.setattr(round_module, "craft_key", dying)
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run(folders, "killed")
     assert crafted == [0, 1, 2]
@@ -241,8 +241,8 @@ def test_augmentation_perceptual_term_and_restarts_run(folders: tuple[str, str, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"eps": 0}, "eps=0.0 must lie strictly between 0 and 1"),
-        ({"eps": 1}, "eps=1.0 must lie strictly between"),
+        ({"eps": 0}, "eps=0 must lie strictly between 0 and 1"),
+        ({"eps": 1}, "eps=1 must lie strictly between"),
         ({"eps": "16/0"}, "eps='16/0' is no number; write a pixel fraction such as 16/255"),
         ({"eps": "much"}, "eps='much' is no number"),
         ({"steps": 0}, "steps=0 must be at least 1"),

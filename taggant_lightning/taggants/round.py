@@ -1,0 +1,185 @@
+"""One round of crafting: all keys of one process against one state of the surrogates, and the Signature that comes of it."""
+
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taggant_lightning.data.dataset import to_float
+from taggant_lightning.data.resize import fit
+from taggant_lightning.data.signature import Signature, pixel_digest
+from taggant_lightning.data.sources import ImageSource
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import canonical_json
+from taggant_lightning.taggants.alignment import norm
+from taggant_lightning.taggants.crafting import Crafted, Settings, SigningImages, Surrogate, craft_key
+from taggant_lightning.taggants.crafting_state import CraftingState
+from taggant_lightning.taggants.detection import key_images
+from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.perceptual import Perceptual
+from taggant_lightning.taggants.perturbation import eps_steps
+
+
+def craft_round(
+    keys: KeySet,
+    mine: Sequence[int],
+    chosen: Sequence[SigningImages],
+    surrogates: Sequence[Surrogate],
+    settings: Settings,
+    *,
+    state: CraftingState,
+    number: int,
+    digest: str,
+    perceptual: Perceptual | None,
+    visible: bool,
+    keep: bool,
+) -> dict[int, Crafted]:
+    """Craft some keys, or take up those that are finished already.
+
+    Args:
+        keys: The KeySet.
+        mine: Numbers of the keys to craft, those of this process.
+        chosen: Signing images of every key.
+        surrogates: In evaluation mode, on one device.
+        settings: How to craft.
+        state: Where finished keys are kept, and where the earlier round's lie.
+        number: The round's number, from 0.
+        digest: Of everything that the result follows from; `digest_of` makes it.
+        perceptual: LPIPS, or None.
+        visible: Whether to show a progress bar.
+        keep: Whether to keep finished keys in the state.
+
+    Returns:
+        Stored steps and cosine of each key in `mine`; the perturbations before rounding stay in the state.
+
+    Raises:
+        TaggantError: If the state of the earlier round is missing or damaged.
+    """
+    images, device = key_images(keys, settings.image_size), surrogates[0].parameters[0].device
+    found: dict[int, Crafted] = {}
+    with _progress(len(mine) * settings.steps * settings.restarts, visible) as bar:
+
+        def on_step(cosine: float) -> None:
+            bar.update()
+            bar.set_postfix(cosine=f"{cosine:.3f}", refresh=False)
+
+        for key in mine:
+            done = state.load(number, key, digest) if keep else None
+            if done is None:
+                done = craft_key(
+                    chosen[key],
+                    images[key : key + 1],
+                    surrogates,
+                    settings,
+                    key=key,
+                    device=device,
+                    perceptual=perceptual,
+                    start=_start(state, number, key),
+                    on_step=on_step,
+                )
+                if keep:
+                    state.save(number, key, digest, done)
+            else:
+                bar.update(settings.steps * settings.restarts)
+            found[key] = replace(done, deltas=[])
+    return found
+
+
+def _start(state: CraftingState, number: int, key: int) -> list[torch.Tensor] | None:
+    if number == 0:
+        return None
+    before = state.load(number - 1, key, None)
+    if before is None:
+        raise TaggantError(f"{state.directory}: the state of round {number} is missing or damaged; start anew in a new folder")
+    return before.deltas
+
+
+def digest_of(
+    surrogates: Sequence[Surrogate], settings: Settings, chosen: Sequence[SigningImages], facts: dict[str, Any]
+) -> str:
+    """Digest everything that a round's result follows from: settings, facts, images and the surrogates' weights."""
+    stated = {**asdict(settings), "micro_batch": 0, "ids": [c.ids for c in chosen], **facts}
+    digest = hashlib.sha256(canonical_json(stated))
+    for surrogate in surrogates:
+        for tensor in surrogate.model.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def gradient_norms(surrogate: Surrogate, source: ImageSource, ids: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Return the norm of each image's own parameter gradient, without augmentation.
+
+    Args:
+        surrogate: In evaluation mode.
+        source: The images.
+        ids: (N,) source indices.
+        size: Side of the model's input in pixels.
+
+    Returns:
+        (N,) float64.
+    """
+
+    def one(index: int) -> float:
+        image = fit(to_float(source.pixels(index))[None].to(surrogate.parameters[0]), size)
+        return float(norm(surrogate.key_gradient(image, int(source.labels[index]))))
+
+    return np.array([one(int(i)) for i in ids])
+
+
+def assemble(
+    keys: KeySet,
+    source: ImageSource,
+    chosen: Sequence[SigningImages],
+    crafted: Sequence[Crafted],
+    eps: float,
+    facts: dict[str, Any],
+) -> Signature:
+    """Put the keys' results together.
+
+    Args:
+        keys: The KeySet.
+        source: What is signed.
+        chosen: Signing images of each key.
+        crafted: Result of each key.
+        eps: Bound, pixel fraction.
+        facts: Aggregates to keep with the Signature.
+
+    Returns:
+        The Signature, indices ascending.
+    """
+    rows = [
+        (index, steps.numpy(), key, pixel_digest(pixels.numpy()))
+        for key, (result, images) in enumerate(zip(crafted, chosen, strict=True))
+        for index, steps, pixels in zip(
+            images.ids,
+            (row for group in result.steps for row in group),
+            (row for group in images.pixels for row in group),
+            strict=True,
+        )
+    ]
+    rows.sort(key=lambda row: row[0])
+    return Signature(
+        method="data_taggants",
+        indices=np.array([row[0] for row in rows], dtype=np.int64),
+        steps=[row[1] for row in rows],
+        served=np.array([row[2] for row in rows], dtype=np.int64),
+        originals=[row[3] for row in rows],
+        fingerprint=source.fingerprint,
+        bound=eps_steps(eps),
+        commitment=keys.commitment,
+        facts={"eps": eps, "cosines": [c.cosine for c in crafted], **facts},
+    )
+
+
+def _progress(total: int, visible: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        total=total, desc="signing", unit="step", disable=not visible, leave=terminal, mininterval=0.2 if terminal else 30
+    )
