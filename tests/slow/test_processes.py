@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from taggant_lightning import SignedDataModule
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.taggants.keys import KeySet
 from tests.conftest import write_tiny
@@ -108,3 +109,15 @@ def test_sigkill_while_crafting_then_the_same_command(npz: Path, keys_folder: st
     a, b = Signature.load(tmp_path / "whole"), Signature.load(tmp_path / "killed")
     assert a.indices.tolist() == b.indices.tolist()
     assert all(np.array_equal(x, y) for x, y in zip(a.steps, b.steps, strict=True))
+
+
+def test_two_ranks_with_batch_norm_agree_on_what_they_sign(npz: Path, keys_folder: str, tmp_path: Path) -> None:
+    """Running statistics differ between ranks, and with them the gradient norms that choose the images."""
+    words = ["fit", *base(npz, tmp_path / "run", "resnet10t"), *signing(keys_folder, tmp_path / "s", 2)]
+    words += ["--trainer.callbacks.selection", "gradient_norm", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    taggant(*words)
+    source = SignedDataModule(signature=str(tmp_path / "s"), source="npz", root=str(npz)).train_source
+    signature = Signature.load(tmp_path / "s")
+    changed = [np.abs(source.pixels(i).astype(int) - source.original.pixels(i)).max() for i in signature.indices.tolist()]
+    assert len(changed) == len(signature) > 0
+    assert max(changed) <= 32
