@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 # One thread a process: the tests' models are tiny, and threads that wait for each other cost far more than they gain.
 export OMP_NUM_THREADS = 1
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-minimum lint clean
 .DELETE_ON_ERROR:
 
 $(VENV)/.installed: setup.cfg pyproject.toml
@@ -27,10 +27,17 @@ test: $(VENV)/.installed-dev
 test-slow: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
+# The lower bounds of setup.cfg, in a virtual environment of their own.
+test-minimum: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-minimum
+	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct '.[dev,onnx,wandb]'
+	$(VENV)-minimum/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-minimum build *.egg-info
