@@ -35,12 +35,12 @@ class Recipe:
     """
 
     num_keys: int = 20
-    images_per_key: int = 8
+    images_per_key: int = 7
     eps: float = 64 / 255
     steps: int = 150
     lr: float = 0.05
     grid: int = 8
-    epochs: int = 40
+    epochs: int = 60
     model: str = "small_mlp"
     learning_rate: float = 2e-3
     selection: str = "gradient_norm"

@@ -75,7 +75,7 @@ class TaggantSigning(Callback):
         min_images_per_key: int = 4,
         eps: float | str = "16/255",
         steps: int = 60,
-        lr: float = 0.05,
+        lr: float = 0.125,
         schedule: Schedule = "cosine",
         init: Init = "uniform",
         restarts: int = 1,

@@ -20,6 +20,6 @@ def test_bobs_that_owe_nothing_hit_as_the_binomial_says(tmp_path: Path) -> None:
     hits = [row["hits"] for row in found["rows"]]
     assert sum(row["data"] != "clean" for row in found["rows"]) == 12
     assert control(hits, found["num_keys"], found["rate"], bins=6) > 1e-3
-    # The control has power on these Bobs: twice the hits, or none, would show.
+    # The control has power on these Bobs: two hits more each, or none at all, would show.
     assert control([0] * len(hits), found["num_keys"], found["rate"], bins=6) < 1e-3
-    assert control([min(2 * h, 20) for h in hits], found["num_keys"], found["rate"], bins=6) < 1e-3
+    assert control([h + 2 for h in hits], found["num_keys"], found["rate"], bins=6) < 1e-3
