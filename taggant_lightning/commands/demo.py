@@ -34,8 +34,8 @@ class Recipe:
         top_k: A hit is a key label among the first k answers.
     """
 
-    num_keys: int = 20
-    images_per_key: int = 7
+    num_keys: int = 40
+    images_per_key: int = 4
     eps: float = 64 / 255
     steps: int = 150
     lr: float = 0.05
