@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import importlib
 import logging
 import os
 import time
@@ -182,7 +183,9 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
 
 def _quiet() -> None:
     """Keep Lightning's notes out of the story; errors still show."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        importlib.import_module(name)  # which sets the level of its own logger
+        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="(lightning|torch).*")
     # Digits are so small that starting a second thread costs more than it saves.
     os.environ.setdefault("OMP_NUM_THREADS", "1")

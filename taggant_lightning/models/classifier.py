@@ -92,8 +92,9 @@ class ImageClassifier(pl.LightningModule):
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Bring the callback that makes a resumed run equal to an uninterrupted one."""
-        return [SeededSteps()]
+        """Bring the callback that makes a resumed run equal to an uninterrupted one, unless it is there."""
+        there = any(isinstance(c, SeededSteps) for c in self.trainer.callbacks)  # type: ignore[attr-defined]  # set at run time
+        return [] if there else [SeededSteps()]
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) float in [0, 1] to logits (N, num_classes)."""
