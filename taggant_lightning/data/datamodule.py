@@ -193,7 +193,7 @@ class SignedDataModule(ImageDataModule):
     ) -> None:
         if (signature is None) == (release is None):
             raise TaggantError(f"signature={signature} and release={release}: write exactly one of the two")
-        if release is not None and isinstance(train_subset, float):
+        if release is not None and isinstance(train_subset, float) and train_subset <= 1:
             raise TaggantError(
                 f"train_subset={train_subset} is a fraction, and the release may be a subset already; write a count or nothing"
             )
@@ -232,7 +232,7 @@ def subset(total: int, wanted: int | float | None, seed: int, split: Split) -> N
 
     Args:
         total: N, the number of images.
-        wanted: A count (int), a fraction (float in (0, 1]) or None for all.
+        wanted: A count, a fraction (a float in (0, 1]) or None for all. The command line makes a float of a count.
         seed: Seed of the choice.
         split: Name of the split; each draws its own.
 
@@ -245,7 +245,7 @@ def subset(total: int, wanted: int | float | None, seed: int, split: Split) -> N
     if wanted is None:
         return np.arange(total)
     count = round(wanted * total) if isinstance(wanted, float) and wanted <= 1 else int(wanted)
-    if not 1 <= count <= total or (isinstance(wanted, float) and wanted > 1):
+    if not 1 <= count <= total or (wanted > 1 and count != wanted):
         name = "train_subset" if split == "train" else "val_subset"
         raise TaggantError(f"{name}={wanted} does not suit {total} images; write a count of 1..{total} or a fraction up to 1.0")
     return np.sort(stream(seed, f"subset-{split}").permutation(total)[:count])

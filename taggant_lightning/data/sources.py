@@ -1,5 +1,6 @@
 """Image sources: the images of one split, addressed by index. `open_source` makes one from a name and a folder."""
 
+import gzip
 import io
 import os
 import zipfile
@@ -275,11 +276,34 @@ def _zip(root: str | None, split: Split) -> ImageSource:
     )
 
 
-def _torchvision(name: str, root: str | None, split: Split) -> ImageSource:
+def _idx(path: Path) -> NDArray[np.uint8]:
+    """Read an idx file of bytes, compressed or not: two zeros, type 8, number of dimensions, each length, the bytes."""
+    packed = path.with_name(path.name + ".gz")
+    try:
+        data = path.read_bytes() if path.is_file() else gzip.decompress(packed.read_bytes())
+        shape = np.frombuffer(data, dtype=">i4", count=data[3], offset=4)
+        return np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * data[3]).reshape(shape)
+    except FileNotFoundError:
+        raise TaggantError(f"{path} does not exist, nor {packed.name}; download the data set there first") from None
+    except (OSError, EOFError, IndexError, ValueError) as error:
+        raise TaggantError(f"{path} is damaged ({error}); restore it from a copy") from None
+
+
+def _fashion_mnist(root: str | None, split: Split) -> ImageSource:
+    """Read Fashion-MNIST in torchvision's layout; torchvision itself reads the files only after unpacking them in place."""
+    from torchvision.datasets import FashionMNIST
+
+    raw = require_folder(root, "fashion_mnist") / "FashionMNIST" / "raw"
+    stem = "train" if split == "train" else "t10k"
+    images, labels = _idx(raw / f"{stem}-images-idx3-ubyte"), _idx(raw / f"{stem}-labels-idx1-ubyte")
+    return ArraySource(images[:, None], labels.astype(np.int64), FashionMNIST.classes)
+
+
+def _cifar(name: str, root: str | None, split: Split) -> ImageSource:
     from torchvision import datasets
 
     folder = require_folder(root, name)
-    cls = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100, "fashion_mnist": datasets.FashionMNIST}[name]
+    cls = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     try:
         data = cls(str(folder), train=split == "train", download=False)
     except RuntimeError as error:
@@ -311,6 +335,8 @@ def open_source(name: str, root: str | None, split: Split) -> ImageSource:
         return _zip(root, split)
     if name == "npz":
         return _npz(root, split)
+    if name == "fashion_mnist":
+        return _fashion_mnist(root, split)
     if name in get_args(SourceName):
-        return _torchvision(name, root, split)
+        return _cifar(name, root, split)
     raise TaggantError(f"source={name!r} is unknown; write one of {', '.join(get_args(SourceName))}")

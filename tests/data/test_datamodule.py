@@ -145,6 +145,7 @@ def test_subsets(tiny_npz: Path) -> None:
     assert half.train_indices.tolist() != other.train_indices.tolist()
     assert len(ImageDataModule("npz", str(tiny_npz), train_subset=1.0).train_data) == 60
     assert len(ImageDataModule("npz", str(tiny_npz), train_subset=1).train_data) == 1
+    assert len(ImageDataModule("npz", str(tiny_npz), train_subset=20.0).train_data) == 20
 
 
 @pytest.mark.parametrize("wanted", [0, 61, 0.0, 1.5, -3])

@@ -68,20 +68,45 @@ def test_zip_source_survives_a_copy_to_a_worker(tmp_path: Path) -> None:
     assert np.array_equal(pickle.loads(pickle.dumps(source)).pixels(3), IMAGES[3])
 
 
-def test_torchvision_layout(tmp_path: Path) -> None:
+@pytest.mark.parametrize("packed", [False, True])
+def test_fashion_mnist_layout(tmp_path: Path, packed: bool) -> None:
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
     grey = RNG.integers(0, 256, (5, 28, 28), dtype=np.uint8)
     for split in ("train", "t10k"):
-        (raw / f"{split}-images-idx3-ubyte.gz").write_bytes(
-            gzip.compress(struct.pack(">IIII", 2051, 5, 28, 28) + grey.tobytes())
-        )
-        (raw / f"{split}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(struct.pack(">II", 2049, 5) + bytes(range(5))))
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, 5, 28, 28) + grey.tobytes())
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, 5) + bytes(range(5)))
+        for name, content in (
+            ("images-idx3", struct.pack(">IIII", 2051, 5, 28, 28) + grey.tobytes()),
+            ("labels-idx1", struct.pack(">II", 2049, 5) + bytes(range(5))),
+        ):
+            path = raw / f"{split}-{name}-ubyte{'.gz' if packed else ''}"
+            path.write_bytes(gzip.compress(content) if packed else content)
     source = open_source("fashion_mnist", str(tmp_path), "train")
     assert np.array_equal(source.pixels(2)[0], grey[2])
     assert source.labels.tolist() == [0, 1, 2, 3, 4]
+    assert source.classes[:2] == ["T-shirt/top", "Trouser"]
+    path = next(raw.glob("train-images*"))
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(TaggantError, match="is damaged"):
+        open_source("fashion_mnist", str(tmp_path), "train")
+    path.unlink()
+    with pytest.raises(TaggantError, match="does not exist, nor train-images-idx3-ubyte.gz"):
+        open_source("fashion_mnist", str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_layout(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torchvision's own reader checks digests of the real files, so a stand-in takes its place."""
+    from torchvision import datasets
+
+    class Standin:
+        def __init__(self, root: str, train: bool, download: bool) -> None:
+            assert not download
+            self.data, self.targets = IMAGES.transpose(0, 2, 3, 1), LABELS.tolist()
+            self.classes = ["a", "b", "c"]
+
+    monkeypatch.setattr(datasets, name.upper(), Standin)
+    source = open_source(name, str(tmp_path), "test")
+    assert np.array_equal(source.pixels(3), IMAGES[3])
 
 
 def test_digits_are_split_once() -> None:
