@@ -1,6 +1,12 @@
-"""The control: do counts of hits agree with the exact binomial, on both sides?"""
+"""The control: do counts of hits agree with the exact binomial, on both sides?
 
+`python -m tests.control docs/results/nulls.json` prints the p-value of what `benchmarks/nulls.py` wrote.
+"""
+
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import binom
@@ -25,3 +31,9 @@ def control(counts: Sequence[int], trials: int, rates: float | Sequence[float], 
     found = statistic(np.bincount((u * bins).astype(int), minlength=bins))
     simulated = statistic(rng.multinomial(len(counts), [1 / bins] * bins, size=20_000))
     return float((1 + (simulated >= found - 1e-9).sum()) / 20_001)
+
+
+if __name__ == "__main__":
+    found = json.loads(Path(sys.argv[1]).read_text())
+    counts = [row["hits"] for row in found["rows"]]
+    print(f"goodness of fit: p = {control(counts, found['num_keys'], found['rate'], bins=6):.2f}")

@@ -14,7 +14,7 @@ from typing import Any
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_json
 
-EXPECTED_HITS_P = -5.0
+DRAWN_LOG10_P = -5.0  # where the picture draws its line
 
 
 @dataclass(frozen=True)
@@ -257,7 +257,7 @@ def _draw(out: Path, pairs: list[Any], curves: dict[str, Any], keys: Any, recipe
     shown = pairs[:: max(1, len(pairs) // 8)][:8]
     bound = round(recipe.eps * 255)
     signed_panel([b for b, _ in shown], [a for _, a in shown], out / "signed_images.png", bound=bound, gain=2)
-    enough = (h for h in range(len(keys) + 1) if binomial_log10_p(h, len(keys), keys.rate) <= EXPECTED_HITS_P)
+    enough = (h for h in range(len(keys) + 1) if binomial_log10_p(h, len(keys), keys.rate) <= DRAWN_LOG10_P)
     named = {"Bob trained on the release": curves["signed"], "Bob trained on the originals": curves["clean"]}
     hit_curves(named, out / "key_hits.png", num_keys=len(keys), rate=keys.rate, detected_from=next(enough, len(keys)))
 

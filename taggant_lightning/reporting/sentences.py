@@ -1,11 +1,20 @@
 """The sentences that a person needs beside the figures."""
 
+import math
+
 from taggant_lightning.evidence.record import MEANING, Detection
 
 
-def power(log10_p: float) -> str:
-    """Return a p-value in words that survive underflow, for instance `10^-8.0` or `0.61`."""
-    return f"{10**log10_p:.2g}" if log10_p > -3 else f"10^{log10_p:.1f}"
+def upper_bound(log10_p: float) -> str:
+    """Return a p-value as text that survives underflow, for instance `10^-8.0` or `0.62`.
+
+    Rounded up, never to the nearest: it stands behind `p ≤`, and must not claim more than was found.
+    """
+    if log10_p <= -3:
+        return f"10^{math.ceil(log10_p * 10 - 1e-9) / 10:.1f}"
+    value = 10**log10_p
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{min(1.0, math.ceil(value / unit - 1e-9) * unit):.2g}"
 
 
 def finding(name: str, detection: Detection) -> str:
@@ -13,7 +22,7 @@ def finding(name: str, detection: Detection) -> str:
     d = detection.details
     expected = d["num_keys"] * d["rate"]
     answer = f"{name} answered {d['hits']} of {d['num_keys']} keys with the key's label in its top {d['top_k']}"
-    return f"{answer} ({expected:g} expected by chance): p ≤ {power(detection.log10_p)}."
+    return f"{answer} ({expected:g} expected by chance): p ≤ {upper_bound(detection.log10_p)}."
 
 
 def meaning() -> str:

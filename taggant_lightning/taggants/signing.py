@@ -172,7 +172,7 @@ class TaggantSigning(Callback):
         Raises:
             TaggantError: If training was stopped before the first of the epochs that `after_epochs` names.
         """
-        if self.after_epochs is None and not self._rounds:  # stopped before max_epochs: the last epoch is the one before
+        if self.after_epochs is None and not self._rounds:  # stopped before max_epochs, after an earlier last epoch
             self._round(trainer, pl_module)
         elif self._rounds < len(self.after_epochs or [0]) and not _quick(trainer):
             said = f"training ended after epoch {trainer.current_epoch}, before all of after_epochs={self.after_epochs}"

@@ -1,5 +1,6 @@
 """Pictures are written, and sentences are honest."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from taggant_lightning.evidence.record import MEANING
 from taggant_lightning.reporting.figures import hit_curves, signed_panel
-from taggant_lightning.reporting.sentences import finding, meaning, power, visibility
+from taggant_lightning.reporting.sentences import finding, meaning, upper_bound, visibility
 from taggant_lightning.taggants.detection import detect
 from taggant_lightning.taggants.keys import KeySet
 
@@ -34,7 +35,14 @@ def test_sentences(keys: KeySet) -> None:
     assert "Bob answered 3 of 5 keys" in sentence
     assert "p ≤ 0.21" in sentence  # P[Bin(5, 1/3) >= 3] = 51/243
     assert MEANING in meaning()
-    assert power(-500.0) == "10^-500.0"
+    assert upper_bound(-500.0) == "10^-500.0"
+
+
+@pytest.mark.parametrize("log10_p", [0.0, -0.05, -0.4341, -0.8763, -1.3, -2.999, -3.0, -5.146, -7.888, -16.25, -400.01])
+def test_a_bound_never_claims_more_than_was_found(log10_p: float) -> None:
+    text = upper_bound(log10_p)
+    shown = float(text.removeprefix("10^")) if text.startswith("10^") else math.log10(float(text))
+    assert log10_p - 1e-9 <= shown <= log10_p + 0.11
 
 
 @pytest.mark.parametrize(
