@@ -131,7 +131,10 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
         min_images_per_key=2,
         eps=recipe.eps,
         steps=recipe.steps,
+        optimizer="sign_adam",
         lr=recipe.lr,
+        init="uniform",
+        derivative="exact",
         selection=recipe.selection,  # type: ignore[arg-type]  # checked where it is used
         seed=seed,
     )

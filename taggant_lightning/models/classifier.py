@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.models.ensemble import Ensemble, Normalised
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.models.small import SMALL_MODELS, create_small
 
@@ -26,7 +27,8 @@ class ImageClassifier(pl.LightningModule):
     hyperparameters: those would silently beat the command line when a checkpoint is tested.
 
     Args:
-        model_name: `small_mlp`, `small_cnn`, `small_vit` or any timm model.
+        model_name: `small_mlp`, `small_cnn`, `small_resnet`, `small_vit` or any timm model. Several, joined by `+`, train side
+            by side on the same batches: an ensemble of surrogates for TaggantSigning.
         num_classes: C; the command line takes it from the data.
         image_size: Side of the input in pixels; the command line takes it from the data.
         channels: Image channels; the command line takes them from the data.
@@ -101,11 +103,19 @@ class ImageClassifier(pl.LightningModule):
         logits: Tensor = self.model((images - self.mean) / self.std)
         return logits
 
+    @property
+    def members(self) -> list[nn.Module]:
+        """Models that each map images in [0, 1] to logits: this one, or those of the ensemble."""
+        if isinstance(self.model, Ensemble):
+            return [Normalised(m, self.mean, self.std) for m in self.model.models]
+        return [self]
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Return the cross-entropy of a batch of images in [0, 1] and labels."""
         images, labels = batch
-        loss = F.cross_entropy(self(images), labels, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(labels))
+        losses = [F.cross_entropy(m(images), labels, label_smoothing=self.label_smoothing) for m in self.members]
+        loss = torch.stack(losses).sum()  # each member has the gradient it would have alone
+        self.log("train/loss", loss / len(losses), prog_bar=True, batch_size=len(labels))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -170,6 +180,8 @@ class ImageClassifier(pl.LightningModule):
 
 
 def _create(name: str, num_classes: int, image_size: int, channels: int, drop_path: float) -> nn.Module:
+    if "+" in name:
+        return Ensemble([_create(part, num_classes, image_size, channels, drop_path) for part in name.split("+")])
     if name in SMALL_MODELS:
         return create_small(name, num_classes=num_classes, image_size=image_size, channels=channels)
     import timm

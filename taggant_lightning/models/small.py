@@ -4,16 +4,17 @@ from torch import nn
 
 from taggant_lightning.errors import TaggantError
 
-SMALL_MODELS = ("small_mlp", "small_cnn", "small_vit")
+SMALL_MODELS = ("small_mlp", "small_cnn", "small_resnet", "small_vit")
 
 
 def create_small(name: str, *, num_classes: int, image_size: int, channels: int) -> nn.Module:
     """Build one of the small models.
 
     Args:
-        name: `small_mlp`, two hidden layers; `small_cnn`, three convolutions and a flattened head; `small_vit`, four blocks.
+        name: `small_mlp`, two hidden layers; `small_cnn`, three convolutions and a flattened head;
+            `small_resnet`, two residual blocks with batch norm and global pooling; `small_vit`, four blocks of attention.
         num_classes: C.
-        image_size: S, the side in pixels; a multiple of 4 for the CNN and the ViT.
+        image_size: S, the side in pixels; a multiple of 4 except for the MLP.
         channels: Image channels.
 
     Returns:
@@ -46,6 +47,17 @@ def create_small(name: str, *, num_classes: int, image_size: int, channels: int)
             nn.Flatten(),
             nn.Linear(64 * (image_size // 4) ** 2, num_classes),
         )
+    if name == "small_resnet":
+        return nn.Sequential(
+            nn.Conv2d(channels, 32, 3, padding=1, bias=False),
+            nn.BatchNorm2d(32),
+            nn.ReLU(inplace=True),
+            _residual(32, 64),
+            _residual(64, 96),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(96, num_classes),
+        )
     from timm.models.vision_transformer import VisionTransformer
 
     patch = 4 if image_size >= 16 else 2
@@ -62,3 +74,12 @@ def create_small(name: str, *, num_classes: int, image_size: int, channels: int)
         class_token=False,
     )
     return vit
+
+
+def _residual(inside: int, outside: int) -> nn.Module:
+    """Build a residual block that halves the side."""
+    from timm.models.resnet import BasicBlock
+
+    shortcut = nn.Sequential(nn.Conv2d(inside, outside, 1, stride=2, bias=False), nn.BatchNorm2d(outside))
+    block: nn.Module = BasicBlock(inside, outside, stride=2, downsample=shortcut)
+    return block

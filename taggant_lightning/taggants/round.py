@@ -17,10 +17,11 @@ from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json
 from taggant_lightning.taggants.alignment import norm
-from taggant_lightning.taggants.crafting import Crafted, Settings, SigningImages, Surrogate, craft_key
+from taggant_lightning.taggants.crafting import Crafted, Settings, craft_key
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.detection import key_images
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import eps_steps
 
@@ -64,7 +65,7 @@ def craft_round(
     found: dict[int, Crafted] = {}
     with _progress(len(mine) * settings.steps * settings.restarts, visible) as bar:
 
-        def on_step(cosine: float) -> None:
+        def on_step(cosine: float, deltas: list[torch.Tensor]) -> None:
             bar.update()
             bar.set_postfix(cosine=f"{cosine:.3f}", refresh=False)
 

@@ -22,9 +22,12 @@ from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, secret_directory, sha256_hex
 from taggant_lightning.models.classifier import load_classifier
-from taggant_lightning.taggants.crafting import Settings, SigningImages, Surrogate
+from taggant_lightning.models.ensemble import members
+from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
+from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.objective import Derivative, Ensemble, SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
@@ -47,16 +50,22 @@ class TaggantSigning(Callback):
         images_per_key: Images that sign for one key.
         min_images_per_key: Fewest images a key may have where keys share a small class.
         eps: Bound as a pixel fraction, a number or text such as 16/255.
-        steps: Steps of sign-Adam a round and restart.
-        lr: First step size in units of eps.
-        schedule: Of the step size: `cosine`, `step` (the published one) or `constant`.
-        init: Start of the perturbations: `uniform` within eps, `normal` or `zero`.
+        steps: Steps a round and restart.
+        optimizer: `dual_averaging` follows the average of all derivatives; `sign_adam` is the published rule.
+        lr: In units of eps. `dual_averaging`: mean size of the perturbation before it is cut to eps, 4 if left out;
+            `sign_adam`: first step size, 0.125 if left out.
+        schedule: Of the step size of `sign_adam`: `cosine`, `step` (the published one) or `constant`.
+        init: Start of the perturbations: `zero`, `uniform` within eps or `normal`.
         restarts: Independent starts a key; the best is kept.
         after_epochs: Epochs, counted from 1, after which to craft; None for the last one.
-        surrogates: Checkpoints of further frozen ImageClassifiers to craft across, beside the model in training.
+        surrogates: Checkpoints of further frozen ImageClassifiers to craft across, beside the model in training and, where
+            that is an ensemble, all its members.
+        ensemble: With several surrogates, each step asks the next one (`alternate`) or all of them (`mean`).
         parameters: Name patterns (as `*.weight`) of the parameters whose gradients are aligned; None for all trainable ones.
         selection: `random` or `gradient_norm`.
         augment: Recipe that signing images go through while crafting; None takes the data's.
+        derivative: `exact`: double backward; `difference`: from first derivatives, faster and leaner, for smooth models;
+            `auto`: differences for each surrogate on which both agree.
         micro_batch: Images a chunk: memory follows it, the result does not.
         perceptual_weight: Weight of LPIPS; 0 leaves it out.
         perceptual_trunk: `alex`, `squeeze` or `vgg`.
@@ -75,16 +84,19 @@ class TaggantSigning(Callback):
         min_images_per_key: int = 4,
         eps: float | str = "16/255",
         steps: int = 60,
-        lr: float = 0.125,
+        optimizer: Optimizer = "dual_averaging",
+        lr: float | None = None,
         schedule: Schedule = "cosine",
-        init: Init = "uniform",
+        init: Init = "zero",
         restarts: int = 1,
         after_epochs: list[int] | None = None,
         surrogates: list[str] | None = None,
+        ensemble: Ensemble = "alternate",
         parameters: list[str] | None = None,
         selection: Literal["random", "gradient_norm"] = "random",
         augment: str | None = None,
-        micro_batch: int = 128,
+        derivative: Derivative = "auto",
+        micro_batch: int = 64,
         perceptual_weight: float = 0.0,
         perceptual_trunk: Literal["alex", "squeeze", "vgg"] = "alex",
         perceptual_weights: str | None = None,
@@ -101,6 +113,7 @@ class TaggantSigning(Callback):
         }.items():
             if value < 1:
                 raise TaggantError(f"{name}={value} must be at least 1")
+        lr = DEFAULT_LR[optimizer] if lr is None else lr
         if lr <= 0 or perceptual_weight < 0:
             raise TaggantError(
                 f"lr={lr} must be positive (in units of eps) and perceptual_weight={perceptual_weight} not negative"
@@ -110,7 +123,8 @@ class TaggantSigning(Callback):
         if after_epochs is not None and (not after_epochs or min(after_epochs) < 1):
             raise TaggantError(f"after_epochs={after_epochs} must name epochs, counted from 1; leave it out for the last one")
         self.images_per_key, self.min_images_per_key = images_per_key, min_images_per_key
-        self.steps, self.lr, self.schedule, self.init, self.restarts = steps, lr, schedule, init, restarts
+        self.steps, self.optimizer, self.lr, self.schedule = steps, optimizer, lr, schedule
+        self.init, self.restarts, self.derivative, self.ensemble = init, restarts, derivative, ensemble
         self.after_epochs = None if after_epochs is None else sorted(set(after_epochs))
         self.surrogates, self.parameters = list(surrogates or []), parameters
         self.selection, self.augment, self.micro_batch = selection, augment, micro_batch
@@ -147,7 +161,7 @@ class TaggantSigning(Callback):
         if self.after_epochs and self.after_epochs[-1] > last and not _quick(trainer):
             raise TaggantError(f"after_epochs={self.after_epochs} goes beyond max_epochs={last}; name epochs of 1..{last}")
         self._frozen = [self._load_surrogate(path, data) for path in self.surrogates]
-        for module in (pl_module, *self._frozen):
+        for module in (m for whole in (pl_module, *self._frozen) for m in members(whole)):
             if self._chosen(module)[0].dtype not in (torch.float32, torch.float64):
                 raise TaggantError(
                     "the surrogate's weights are in half precision; write --trainer.precision 32-true or bf16-mixed"
@@ -233,7 +247,8 @@ class TaggantSigning(Callback):
         if quick:
             settings = replace(settings, steps=1)
         with evaluation(pl_module), buffers_of_rank_zero(pl_module, trainer):
-            surrogates = [Surrogate(m.to(pl_module.device), self._chosen(m)) for m in (pl_module, *self._frozen)]
+            models = [m for module in (pl_module, *self._frozen) for m in members(module.to(pl_module.device))]
+            surrogates = [Surrogate(m, self._chosen(m)) for m in models]
             chosen = self._signing_images(trainer, surrogates[0], settings)
             facts: dict[str, Any] = {"keys": keys.commitment, "epochs": self.after_epochs}
             facts["perceptual"] = [self.perceptual_trunk, self.perceptual_weights]
@@ -278,10 +293,13 @@ class TaggantSigning(Callback):
         return Settings(
             eps=self.eps,
             steps=self.steps,
+            optimizer=self.optimizer,
             lr=self.lr,
             schedule=self.schedule,
             init=self.init,
             restarts=self.restarts,
+            derivative=self.derivative,
+            ensemble=self.ensemble,
             micro_batch=self.micro_batch,
             image_size=data.image_size,
             augment=data.augment if self.augment is None else self.augment,

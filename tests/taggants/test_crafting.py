@@ -6,17 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from taggant_lightning.taggants.crafting import Settings, SigningImages, Surrogate, craft_key
+from taggant_lightning.taggants.crafting import Settings, craft_key
+from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from tests.conftest import TwoLayers
 
 SETTINGS = Settings(
     eps=16 / 255,
     steps=12,
+    optimizer="sign_adam",
     lr=0.25,
     schedule="cosine",
     init="uniform",
     restarts=1,
+    derivative="exact",
+    ensemble="mean",
     micro_batch=100,
     image_size=6,
     augment="none",
@@ -44,7 +48,9 @@ KEY = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(9))
 def test_cosine_rises_and_bounds_hold() -> None:
     start = craft_key(images(), KEY, [surrogate()], replace(SETTINGS, steps=1, lr=1e-9), key=0, device=CPU)
     seen: list[float] = []
-    crafted = craft_key(images(), KEY, [surrogate()], SETTINGS, key=0, device=CPU, on_step=seen.append)
+    crafted = craft_key(
+        images(), KEY, [surrogate()], SETTINGS, key=0, device=CPU, on_step=lambda cosine, deltas: seen.append(cosine)
+    )
     assert 1 - crafted.cosine < 0.8 * (1 - start.cosine)
     assert len(seen) == 12
     for steps, pixels in zip(crafted.steps, images().pixels, strict=True):

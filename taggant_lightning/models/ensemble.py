@@ -1,0 +1,47 @@
+"""Several models in one module, trained side by side, and the models that a module consists of."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Ensemble(nn.Module):
+    """Models that answer together with the mean of their log-probabilities.
+
+    Args:
+        models: Each maps (N, C, S, S) to logits over the same classes.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (N, classes), usable as logits."""
+        return torch.stack([m(images).log_softmax(dim=1) for m in self.models]).mean(dim=0)
+
+
+class Normalised(nn.Module):
+    """A model behind its normalisation.
+
+    Args:
+        model: Maps normalised images to logits.
+        mean: Pixel mean, in [0, 1].
+        std: Pixel deviation.
+    """
+
+    def __init__(self, model: nn.Module, mean: float, std: float) -> None:
+        super().__init__()
+        self.model, self.mean, self.std = model, mean, std
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (N, C, S, S) in [0, 1] to logits."""
+        logits: Tensor = self.model((images - self.mean) / self.std)
+        return logits
+
+
+def members(module: nn.Module) -> list[nn.Module]:
+    """Return the models that a module consists of: its `members` if it names them, else itself."""
+    named: list[nn.Module] | None = getattr(module, "members", None)
+    return named or [module]
