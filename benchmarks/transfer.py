@@ -26,9 +26,9 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from common import CIFAR, SIZE, accuracy, share_source, train, write_figures
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule
-from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants.crafting import Crafted, Settings, craft_key
 from taggant_lightning.taggants.descent import DEFAULT_LR
@@ -37,7 +37,7 @@ from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.round import assemble
 from taggant_lightning.taggants.selection import select
 
-EPOCHS, SIZE, TOP_K = 8, 16, 10
+TOP_K = 10
 # Setting: the states of surrogates that it crafts across, as (model, seed offset, epoch).
 SETTINGS: dict[str, list[tuple[str, int, int]]] = {
     "cnn": [("small_cnn", 0, 8)],
@@ -54,19 +54,6 @@ BOBS = {
     "resnet": ("small_resnet", "simple"),
     "mlp": ("small_mlp", "simple"),
 }
-RECIPES: dict[str, dict[str, float]] = {
-    "small_cnn": {"lr": 1e-3},
-    "small_vit": {"lr": 1e-3, "weight_decay": 0.05},
-    "small_resnet": {"lr": 2e-3, "weight_decay": 0.05},
-    "small_mlp": {"lr": 1e-3},
-}
-DATA: dict[str, Any] = {
-    "source": "zip",
-    "root": os.path.expandvars("$TAGGANT_DATA/cifar-100"),
-    "image_size": SIZE,
-    "train_subset": 20000,
-    "batch_size": 128,
-}
 
 
 class States(pl.Callback):
@@ -82,33 +69,6 @@ class States(pl.Callback):
             self.kept[trainer.current_epoch + 1] = {n: t.clone() for n, t in pl_module.state_dict().items()}
 
 
-def train(name: str, seed: int, data: ImageDataModule, *callbacks: pl.Callback) -> tuple[ImageClassifier, float]:
-    """Train one model, and return it with its test accuracy."""
-    pl.seed_everything(seed, workers=True, verbose=False)
-    model = ImageClassifier(name, num_classes=100, image_size=SIZE, **RECIPES[name])  # type: ignore[arg-type]
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
-    trainer = pl.Trainer(
-        max_epochs=EPOCHS,
-        accelerator="cpu",
-        devices=1,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        callbacks=[*callbacks],
-        **quiet,
-    )
-    trainer.fit(model, datamodule=data)
-    accuracy = trainer.test(model, datamodule=data, verbose=False)[0]["test/acc"]
-    return model.eval(), float(accuracy)
-
-
-def share_source(data: ImageDataModule, original: ImageDataModule) -> ImageDataModule:
-    """Let one DataModule read the splits that another has opened and decoded."""
-    data.__dict__["test_source"] = original.test_source
-    if not isinstance(data, SignedDataModule):
-        data.__dict__["train_source"] = original.train_source
-    return data
-
-
 def surrogates(world: int, names: list[str], original: ImageDataModule) -> dict[tuple[str, int, int], Surrogate]:
     """Train every surrogate that the settings need, once."""
     wanted = sorted({state for name in names for state in SETTINGS[name]})
@@ -116,9 +76,9 @@ def surrogates(world: int, names: list[str], original: ImageDataModule) -> dict[
     for model_name, offset in sorted({(m, o) for m, o, _ in wanted}):
         states = States([e for m, o, e in wanted if (m, o) == (model_name, offset)])
         seed = 10_000 * (world + 1) + offset
-        data = share_source(ImageDataModule(**DATA, augment="simple", seed=seed), original)
-        model, accuracy = train(model_name, seed, data, states)
-        print(json.dumps({"surrogate": model_name, "offset": offset, "accuracy": accuracy}), flush=True)
+        data = share_source(ImageDataModule(**CIFAR, augment="simple", seed=seed), original)
+        model = train(model_name, seed, data, states)
+        print(json.dumps({"surrogate": model_name, "offset": offset, "accuracy": accuracy(model, data)}), flush=True)
         for epoch, state in states.kept.items():
             twin = ImageClassifier(**model.arguments).eval()
             twin.load_state_dict(state)
@@ -129,7 +89,7 @@ def surrogates(world: int, names: list[str], original: ImageDataModule) -> dict[
 def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Sign with every setting, and train and ask every Bob."""
     names = arguments.surrogates.split(";")
-    original = ImageDataModule(**DATA)
+    original = ImageDataModule(**CIFAR)
     original.setup("fit")
     keys = KeySet.draw(
         num_keys=arguments.num_keys * len(names),
@@ -158,8 +118,8 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
     settings = Settings(
         eps=16 / 255,
         steps=arguments.steps,
-        optimizer="dual_averaging",
-        lr=DEFAULT_LR["dual_averaging"],
+        optimizer="momentum",
+        lr=DEFAULT_LR["momentum"],
         schedule="cosine",
         init="zero",
         restarts=1,
@@ -186,11 +146,11 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
     for number in range(arguments.bobs):
         for kind, (model_name, recipe) in BOBS.items():
             seed = 10_000 * (world + 1) + 100 + number
-            data = SignedDataModule(str(out / "signature"), **DATA, augment=recipe, seed=seed)
-            model, accuracy = train(model_name, seed, share_source(data, original))
+            data = SignedDataModule(str(out / "signature"), **CIFAR, augment=recipe, seed=seed)
+            model = train(model_name, seed, share_source(data, original))
             hit = ask(model, keys, SIZE) <= TOP_K
             hits = {n: int(sum(h for h, s in zip(hit, setting_of, strict=True) if names[s] == n)) for n in names}
-            rows.append({"world": world, "bob": kind, "seed": seed, "accuracy": accuracy, "hits": hits})
+            rows.append({"world": world, "bob": kind, "seed": seed, "accuracy": accuracy(model, data), "hits": hits})
             print(json.dumps(rows[-1]), flush=True)
     cosines = {n: float(np.mean([crafted[k].cosine for k, s in enumerate(setting_of) if names[s] == n])) for n in names}
     return {"world": world, "crafting_cpu_seconds": seconds, "cosine": cosines, "signed": len(signature), "bobs": rows}
@@ -246,9 +206,7 @@ def main() -> None:
     for row in table:
         print(f"{row['surrogates']:>16} → {row['bob']:<24} {row['hits']!s:<20} median log10 p {row['median_log10_p']:6.2f}")
     if arguments.json:
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        record = {"options": options, "table": table, "worlds": worlds, **provenance()}
-        Path(arguments.json).write_text(json.dumps(record, indent=1) + "\n")
+        write_figures(arguments.json, {"options": options, "table": table, "worlds": worlds})
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from taggant_lightning.streams import stream
-from taggant_lightning.taggants.descent import DualAveraging, Optimizer, Rule, SignAdam
+from taggant_lightning.taggants.descent import Momentum, Optimizer, Rule, SignAdam
 from taggant_lightning.taggants.objective import Derivative, Ensemble, Objective, SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, initial, project, to_steps
@@ -24,8 +24,8 @@ class Settings:
         eps: Bound, pixel fraction.
         steps: Steps a restart.
         optimizer: Rule of the steps.
-        lr: In units of eps; `dual_averaging`: mean of |δ| before projection, `sign_adam`: first step size.
-        schedule: Of the step size of `sign_adam`.
+        lr: First step size in units of eps.
+        schedule: Of the step size.
         init: Start of the perturbation.
         restarts: Independent starts; the one with the highest final cosine is kept.
         derivative: How the derivative is taken.
@@ -133,9 +133,8 @@ def craft_key(
 
 
 def _rule(deltas: list[Tensor], originals: list[Tensor], settings: Settings) -> Rule:
-    if settings.optimizer == "dual_averaging":
-        return DualAveraging(deltas, originals, settings.eps, settings.lr)
-    return SignAdam(deltas, originals, settings.eps, settings.lr, settings.schedule, settings.steps)
+    rule = Momentum if settings.optimizer == "momentum" else SignAdam
+    return rule(deltas, originals, settings.eps, settings.lr, settings.schedule, settings.steps)
 
 
 def _start(images: SigningImages, originals: list[Tensor], settings: Settings, key: int, restart: int) -> list[Tensor]:

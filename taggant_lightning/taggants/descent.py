@@ -9,9 +9,9 @@ from torch import Tensor
 
 from taggant_lightning.taggants.perturbation import Schedule, project, step_size
 
-Optimizer = Literal["dual_averaging", "sign_adam"]
-DEFAULT_LR: dict[Optimizer, float] = {"dual_averaging": 4.0, "sign_adam": 0.125}
-AVERAGING_POWER = 4  # the derivative of step s counts as about s^3: three quarters of the weight lie in the last third
+Optimizer = Literal["momentum", "sign_adam"]
+DEFAULT_LR: dict[Optimizer, float] = {"momentum": 1.0, "sign_adam": 0.125}
+DECAY = 0.9  # of the running mean: it spans about ten steps
 
 
 class Rule(Protocol):
@@ -26,34 +26,36 @@ class Rule(Protocol):
         """
 
 
-class DualAveraging:
-    """Follows the average of all derivatives so far, not the last one (dual averaging: Nesterov 2009, Xiao 2010).
+class Momentum:
+    """Follows a running mean of the derivatives, each scaled to mean absolute value 1 first.
 
-    δ = Π(δ_0 + lr·eps·ḡ / mean|ḡ|), where ḡ weighs later derivatives more and Π projects. Each derivative is scaled to mean
-    absolute value 1 first. Random augmentation averages out in ḡ, and no step size has to fall.
+    A mean over steps is a mean over augmentations, and unlike a sign it knows which pixels matter: steps can be of the size of
+    eps from the start. Scaling gives surrogates that take turns the same say.
 
     Args:
         deltas: Perturbations, one tensor a group, within their bounds; changed in place.
         originals: Images in [0, 1] of the same shapes.
         eps: Bound, pixel fraction.
-        lr: Mean of |δ| before projection, in units of eps.
+        lr: First step size in units of eps: the mean change of a pixel where successive derivatives agree.
+        schedule: Of the step size.
+        steps: Number of steps that the schedule spans.
     """
 
-    def __init__(self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float) -> None:
-        self.deltas, self.originals, self.eps, self.lr = deltas, originals, eps, lr
-        self.start = [d.detach().clone() for d in deltas]
-        self.average = [torch.zeros_like(d) for d in self.start]
+    def __init__(
+        self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float, schedule: Schedule, steps: int
+    ) -> None:
+        self.deltas, self.originals, self.eps = deltas, originals, eps
+        self.lr, self.schedule, self.steps = lr, schedule, steps
+        self.means = [torch.zeros_like(d) for d in deltas]
 
     @torch.no_grad()
     def step(self, rise: Sequence[Tensor], number: int) -> None:
         """Take one step."""
-        weight = min(1.0, AVERAGING_POWER / (number + 1))
         size = _mean_magnitude(rise)
-        for average, gradient in zip(self.average, rise, strict=True):
-            average.lerp_(gradient / size, weight)
-        reach = self.lr * self.eps / _mean_magnitude(self.average)
-        for delta, start, average, original in zip(self.deltas, self.start, self.average, self.originals, strict=True):
-            delta.copy_(project(start + reach * average, original, self.eps))
+        reach = self.eps * step_size(number, self.steps, self.lr, self.schedule) / (1 - DECAY ** (number + 1))
+        for delta, mean, gradient, original in zip(self.deltas, self.means, rise, self.originals, strict=True):
+            mean.lerp_(gradient / size, 1 - DECAY)
+            delta.copy_(project(delta + reach * mean, original, self.eps))
 
 
 class SignAdam:

@@ -51,10 +51,9 @@ class TaggantSigning(Callback):
         min_images_per_key: Fewest images a key may have where keys share a small class.
         eps: Bound as a pixel fraction, a number or text such as 16/255.
         steps: Steps a round and restart.
-        optimizer: `dual_averaging` follows the average of all derivatives; `sign_adam` is the published rule.
-        lr: In units of eps. `dual_averaging`: mean size of the perturbation before it is cut to eps, 4 if left out;
-            `sign_adam`: first step size, 0.125 if left out.
-        schedule: Of the step size of `sign_adam`: `cosine`, `step` (the published one) or `constant`.
+        optimizer: `momentum` follows a running mean of the derivatives; `sign_adam` is the published rule.
+        lr: First step size in units of eps; if left out, 1 for `momentum` and 0.125 for `sign_adam`.
+        schedule: Of the step size: `cosine`, `step` (the published one) or `constant`.
         init: Start of the perturbations: `zero`, `uniform` within eps or `normal`.
         restarts: Independent starts a key; the best is kept.
         after_epochs: Epochs, counted from 1, after which to craft; None for the last one.
@@ -84,7 +83,7 @@ class TaggantSigning(Callback):
         min_images_per_key: int = 4,
         eps: float | str = "16/255",
         steps: int = 60,
-        optimizer: Optimizer = "dual_averaging",
+        optimizer: Optimizer = "momentum",
         lr: float | None = None,
         schedule: Schedule = "cosine",
         init: Init = "zero",

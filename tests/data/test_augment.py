@@ -6,7 +6,7 @@ import torch
 from taggant_lightning.data.augment import NUMBERS, augment, crop_flip
 from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.streams import stream, uniforms
+from taggant_lightning.streams import lattice, stream, uniforms
 
 
 def test_crop_flip_against_a_loop() -> None:
@@ -75,3 +75,18 @@ def test_streams_are_keyed_and_independent_of_company() -> None:
     assert uniforms(0, "a", [], 3).shape == (0, 3)
     with pytest.raises(ValueError, match="at most three"):
         stream(0, "x", 1, 2, 3, 4)
+
+
+def test_lattice_is_uniform_keyed_and_settles_sooner() -> None:
+    ids = range(400)
+    steps = torch.stack([lattice(1, "a", ids, 3, position) for position in range(40)])
+    assert steps.shape == (40, 400, 3)
+    assert 0 <= steps.min() <= steps.max() < 1
+    # At one position the numbers of different items are uniform: each tenth holds about a tenth.
+    counts = torch.histc(steps[17].flatten(), 10, 0, 1)
+    assert (counts - 120).abs().max() < 4 * 120**0.5
+    assert torch.equal(lattice(1, "a", [7, 3], 3, 5), steps[5, [7, 3]])
+    assert torch.equal(lattice(1, "a", [7], 3, 0), uniforms(1, "a", [7], 3))
+    # The mean over 40 positions lies far nearer to a half than that of independent numbers.
+    independent = torch.stack([uniforms(1, "a", ids, 3, position) for position in range(40)])
+    assert steps.mean(dim=0).std() < 0.3 * independent.mean(dim=0).std()

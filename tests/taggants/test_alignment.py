@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taggant_lightning.taggants.alignment import Chunk, alignment, cosine, cosine_derivative, summed_gradient
+from taggant_lightning.taggants.alignment import (
+    Chunk,
+    alignment,
+    alignment_by_difference,
+    cosine,
+    cosine_derivative,
+    summed_gradient,
+)
 from tests.conftest import TinyAttention, TwoLayers
 
 
@@ -102,3 +109,71 @@ def test_unused_parameters_count_as_zero() -> None:
     value, (gradient,) = alignment([lambda: w @ x], [w, unused], [torch.ones(2), torch.ones(3)], [x])
     assert value.item() == pytest.approx(3 / math.sqrt(5 * 5))
     assert gradient.shape == x.shape
+
+
+def test_error_in_single_precision_is_that_of_double_backward() -> None:
+    """Against float64: whole or in parts, at most three times the error of one graph through everything."""
+    model, parameters, images, labels, target = setting(TinyAttention())
+    delta = (0.05 * torch.randn_like(images)).requires_grad_()
+    _, precise = textbook(model, images, delta, labels, target)
+    model.float()
+    single = delta.detach().float().requires_grad_()
+    images, target = images.float(), [t.float() for t in target]
+
+    def error(found: Tensor) -> float:
+        return float((found.double() - precise).norm() / precise.norm())
+
+    plain = error(textbook(model, images, single, labels, target)[1])
+    assert 1e-9 < plain < 1e-5
+    for size in (2, 7):
+        _, (found,) = alignment(chunks_of(model, images, single, labels, size), parameters, target, [single])
+        assert error(found) <= 3 * plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "model", [nn.Sequential(nn.Flatten(), nn.Linear(108, 16), nn.GELU(), nn.Linear(16, 3)), TinyAttention()]
+)
+def test_differences_agree_on_smooth_models(model: nn.Module, dtype: torch.dtype) -> None:
+    model, parameters, images, labels, target = setting(model)
+    delta = (0.05 * torch.randn_like(images)).requires_grad_()
+    expected, precise = textbook(model, images, delta, labels, target)
+    model.to(dtype)
+    variable = delta.detach().to(dtype).requires_grad_()
+    images, target = images.to(dtype), [t.to(dtype) for t in target]
+    for size in (3, 7):
+        chunks = chunks_of(model, images, variable, labels, size)
+        value, (found,) = alignment_by_difference(chunks, parameters, target, [variable])
+        assert value.item() == pytest.approx(expected.item(), abs=1e-5)
+        relative = float((found.double() - precise).norm() / precise.norm())
+        assert relative < (1e-6 if dtype == torch.float64 else 1e-2)
+        assert float((found.sign() == precise.sign()).float().mean()) > 0.99
+
+
+def test_differences_put_parameters_back_whatever_happens() -> None:
+    model, parameters, images, labels, target = setting(TwoLayers())
+    delta = torch.zeros_like(images).requires_grad_()
+    before = [p.detach().clone() for p in parameters]
+    calls = 0
+
+    def fails_later() -> Tensor:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            assert not all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))  # the parameters are moved here
+            raise RuntimeError("out of memory")
+        return F.cross_entropy(model(images + delta), labels)
+
+    alignment_by_difference(chunks_of(model, images, delta, labels, 3), parameters, target, [delta])
+    with pytest.raises(RuntimeError, match="out of memory"):
+        alignment_by_difference([fails_later], parameters, target, [delta])
+    assert all(torch.equal(a, b) for a, b in zip(before, parameters, strict=True))
+    assert all(p.requires_grad and p.grad is None for p in parameters)
+
+
+def test_differences_of_vanishing_gradients_are_zero() -> None:
+    w = torch.ones(2, requires_grad=True)
+    x = torch.zeros(2, requires_grad=True)
+    value, (gradient,) = alignment_by_difference([lambda: w @ x], [w], [torch.ones(2)], [x])
+    assert value == 0
+    assert torch.equal(gradient, torch.zeros(2))

@@ -1,0 +1,72 @@
+"""What several benchmarks share: CIFAR-100 at a CPU's scale, training one model in this process, writing figures."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from taggant_lightning import ImageClassifier, ImageDataModule, SignedDataModule
+from taggant_lightning.evidence.provenance import provenance
+
+EPOCHS, SIZE = 8, 16
+CIFAR: dict[str, Any] = {
+    "source": "zip",
+    "root": os.path.expandvars("$TAGGANT_DATA/cifar-100"),
+    "image_size": SIZE,
+    "train_subset": 20000,
+    "batch_size": 128,
+}
+RECIPES: dict[str, dict[str, Any]] = {
+    "small_cnn": {"lr": 1e-3},
+    "small_vit": {"lr": 1e-3, "weight_decay": 0.05},
+    "small_resnet": {"lr": 2e-3, "weight_decay": 0.05},
+    "small_mlp": {"lr": 1e-3},
+    "small_cnn+small_vit": {"lr": 1e-3, "weight_decay": 0.05},
+}
+
+
+def train(name: str, seed: int, data: ImageDataModule, *callbacks: pl.Callback, epochs: int = EPOCHS) -> ImageClassifier:
+    """Train one model, and return it in evaluation mode."""
+    pl.seed_everything(seed, workers=True, verbose=False)
+    model = ImageClassifier(
+        name, num_classes=data.num_classes, image_size=data.image_size, channels=data.channels, **RECIPES[name]
+    )
+    trainer = _trainer(epochs, *callbacks)
+    trainer.fit(model, datamodule=data)
+    return model.eval()
+
+
+def accuracy(model: ImageClassifier, data: ImageDataModule) -> float:
+    """Return a model's accuracy on the data's test split."""
+    return float(_trainer(1).test(model, datamodule=data, verbose=False)[0]["test/acc"])
+
+
+def _trainer(epochs: int, *callbacks: pl.Callback) -> pl.Trainer:
+    return pl.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+    )
+
+
+def share_source(data: ImageDataModule, original: ImageDataModule) -> ImageDataModule:
+    """Let one DataModule read the splits that another has opened and decoded."""
+    data.__dict__["test_source"] = original.test_source
+    if not isinstance(data, SignedDataModule):
+        data.__dict__["train_source"] = original.train_source
+    return data
+
+
+def write_figures(path: str, figures: dict[str, Any]) -> None:
+    """Write figures with versions, commit and hardware."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(json.dumps({**figures, **provenance()}, indent=1) + "\n")
