@@ -28,10 +28,9 @@ import numpy as np
 import torch
 from common import CIFAR, SIZE, accuracy, share_source, train, write_figures
 
-from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule
+from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.crafting import Crafted, Settings, craft_key
-from taggant_lightning.taggants.descent import DEFAULT_LR
+from taggant_lightning.taggants.crafting import Crafted, craft_key
 from taggant_lightning.taggants.detection import ask, key_images
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.round import assemble
@@ -89,7 +88,7 @@ def surrogates(world: int, names: list[str], original: ImageDataModule) -> dict[
 def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Sign with every setting, and train and ask every Bob."""
     names = arguments.surrogates.split(";")
-    original = ImageDataModule(**CIFAR)
+    original = ImageDataModule(**CIFAR, augment="simple")
     original.setup("fit")
     keys = KeySet.draw(
         num_keys=arguments.num_keys * len(names),
@@ -115,22 +114,7 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
         for ids, label in zip(chosen, keys.labels, strict=True)
     ]
     made = surrogates(world, names, original)
-    settings = Settings(
-        eps=16 / 255,
-        steps=arguments.steps,
-        optimizer="momentum",
-        lr=DEFAULT_LR["momentum"],
-        schedule="cosine",
-        init="zero",
-        restarts=1,
-        derivative="auto",
-        ensemble="alternate",
-        micro_batch=64,
-        image_size=SIZE,
-        augment="simple",
-        perceptual_weight=0.0,
-        seed=world,
-    )
+    settings = TaggantSigning("", "", steps=arguments.steps, seed=world).settings(original)
     seen, crafted = key_images(keys, SIZE), dict[int, Crafted]()
     seconds = dict.fromkeys(names, 0.0)
     for key in range(len(keys)):
@@ -185,8 +169,8 @@ def main() -> None:
     parser.add_argument("--bobs", type=int, default=2, help="Bobs of each kind a world")
     parser.add_argument("--surrogates", default=";".join(SETTINGS), help="settings, joined by semicolons")
     parser.add_argument("--num-keys", type=int, default=10, help="keys a setting")
-    parser.add_argument("--images-per-key", type=int, default=60)
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--images-per-key", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2, help="worlds at a time, one thread each")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", help=argparse.SUPPRESS)

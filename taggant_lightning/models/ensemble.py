@@ -42,6 +42,8 @@ class Normalised(nn.Module):
 
 
 def members(module: nn.Module) -> list[nn.Module]:
-    """Return the models that a module consists of: its `members` if it names them, else itself."""
-    named: list[nn.Module] | None = getattr(module, "members", None)
-    return named or [module]
+    """Return the models that a module consists of: its `members`, where that is a list of modules, else itself."""
+    named = getattr(module, "members", None)
+    if isinstance(named, list) and named and all(isinstance(member, nn.Module) for member in named):
+        return named
+    return [module]

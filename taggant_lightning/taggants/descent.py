@@ -10,8 +10,8 @@ from torch import Tensor
 from taggant_lightning.taggants.perturbation import Schedule, project, step_size
 
 Optimizer = Literal["momentum", "sign_adam"]
-DEFAULT_LR: dict[Optimizer, float] = {"momentum": 1.0, "sign_adam": 0.125}
-DECAY = 0.9  # of the running mean: it spans about ten steps
+DEFAULT_LR: dict[Optimizer, float] = {"momentum": 4.0, "sign_adam": 0.125}
+DECAY = 0.8  # of the running mean: it spans about five steps
 
 
 class Rule(Protocol):

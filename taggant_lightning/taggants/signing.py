@@ -52,7 +52,7 @@ class TaggantSigning(Callback):
         eps: Bound as a pixel fraction, a number or text such as 16/255.
         steps: Steps a round and restart.
         optimizer: `momentum` follows a running mean of the derivatives; `sign_adam` is the published rule.
-        lr: First step size in units of eps; if left out, 1 for `momentum` and 0.125 for `sign_adam`.
+        lr: First step size in units of eps; if left out, 4 for `momentum` and 0.125 for `sign_adam`.
         schedule: Of the step size: `cosine`, `step` (the published one) or `constant`.
         init: Start of the perturbations: `zero`, `uniform` within eps or `normal`.
         restarts: Independent starts a key; the best is kept.
@@ -82,7 +82,7 @@ class TaggantSigning(Callback):
         images_per_key: int = 100,
         min_images_per_key: int = 4,
         eps: float | str = "16/255",
-        steps: int = 60,
+        steps: int = 100,
         optimizer: Optimizer = "momentum",
         lr: float | None = None,
         schedule: Schedule = "cosine",
@@ -223,7 +223,7 @@ class TaggantSigning(Callback):
 
     def _run_digest(self, data: ImageDataModule) -> str:
         """Digest of what makes a Signature: under another one, a folder is not written to again."""
-        facts = {**asdict(self._settings(data)), "micro_batch": 0, "keys": self.keyset.commitment, "epochs": self.after_epochs}
+        facts = {**asdict(self.settings(data)), "micro_batch": 0, "keys": self.keyset.commitment, "epochs": self.after_epochs}
         facts |= {"images": [self.images_per_key, self.min_images_per_key, self.selection, data.train_indices.tolist()]}
         facts |= {"parameters": self.parameters, "perceptual": [self.perceptual_trunk, self.perceptual_weights]}
         facts |= {"data": data.train_source.fingerprint, "surrogates": self.surrogates}
@@ -242,7 +242,7 @@ class TaggantSigning(Callback):
     def _round(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         started = time.monotonic()
         keys, data, quick = self.keyset, datamodule_of(trainer, self), _quick(trainer)
-        settings = self._settings(data)
+        settings = self.settings(data)
         if quick:
             settings = replace(settings, steps=1)
         with evaluation(pl_module), buffers_of_rank_zero(pl_module, trainer):
@@ -288,7 +288,8 @@ class TaggantSigning(Callback):
         trainer.strategy.barrier("taggant-signature")
         self._rounds += 1
 
-    def _settings(self, data: ImageDataModule) -> Settings:
+    def settings(self, data: ImageDataModule) -> Settings:
+        """Return how to craft on this data."""
         return Settings(
             eps=self.eps,
             steps=self.steps,

@@ -23,6 +23,9 @@ def test_answers_with_the_mean_of_log_probabilities() -> None:
     assert members(first) == [first]
     alone = ImageClassifier("small_mlp", **ARGUMENTS)
     assert members(alone) == [alone]
+    other = torch.nn.Linear(1, 1)
+    other.members = ["a", "b"]  # of somebody's own module, with another meaning
+    assert members(other) == [other]
 
 
 def test_each_member_trains_as_it_would_alone(tiny_npz: Path, tmp_path: Path) -> None:

@@ -1,0 +1,136 @@
+"""Ways to take the derivative of the alignment: CPU seconds a step, and agreement with double backward in float64."""
+
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from problems import Problem
+from rivals import Task
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from taggant_lightning.data.resize import fit
+from taggant_lightning.taggants.alignment import (
+    Chunk,
+    alignment,
+    alignment_by_difference,
+    cosine,
+    cosine_derivative,
+    summed_gradient,
+)
+from taggant_lightning.taggants.crafting import craft_key
+from taggant_lightning.taggants.objective import Surrogate
+
+ROUNDS = 5
+
+
+class Taken:
+    """One model in one precision with one key's task, and every way to take the derivative.
+
+    Args:
+        model: In evaluation mode.
+        task: The key.
+        delta: (N, C, H, W) perturbation.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, delta: Tensor) -> None:
+        self.model, self.size, self.labels = model, task.size, task.labels
+        self.parameters = list(model.parameters())
+        dtype = self.parameters[0].dtype
+        self.images, self.delta = task.images.to(dtype), delta.to(dtype).requires_grad_()
+        self.target = Surrogate(model, self.parameters).key_gradient(task.key.to(dtype), task.label)  # type: ignore[arg-type]
+
+    def loss(self, rows: slice) -> Tensor:
+        """Return the summed loss of some images."""
+        batch = fit(self.images[rows] + self.delta[rows], self.size)
+        return F.cross_entropy(self.model(batch), self.labels[rows], reduction="sum")
+
+    def chunks(self, parts: int) -> list[Chunk]:
+        """Return the images in parts."""
+        size = -(-len(self.images) // parts)
+        return [lambda i=i: self.loss(slice(i, i + size)) for i in range(0, len(self.images), size)]  # type: ignore[misc]
+
+    def exact(self, parts: int = 1) -> Tensor:
+        """Double backward."""
+        return alignment(self.chunks(parts), self.parameters, self.target, [self.delta])[1][0]
+
+    def difference(self) -> Tensor:
+        """Difference of first derivatives."""
+        return alignment_by_difference(self.chunks(1), self.parameters, self.target, [self.delta])[1][0]
+
+    def half(self) -> Tensor:
+        """Double backward with bfloat16 matrix products."""
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.exact()
+
+    def forward_over_reverse(self) -> Tensor:
+        """Summed gradient first; then the change of the pixels' gradient along one direction, by forward mode."""
+        total = summed_gradient(self.chunks(1), self.parameters)
+        direction = cosine_derivative(total, self.target)
+        names = [name for name, _ in self.model.named_parameters()]
+
+        def pixels(parameters: dict[str, Tensor]) -> Tensor:
+            def loss(delta: Tensor) -> Tensor:
+                logits = functional_call(self.model, parameters, (fit(self.images + delta, self.size),))
+                return F.cross_entropy(logits, self.labels, reduction="sum")
+
+            return grad(loss)(self.delta.detach())
+
+        point = dict(zip(names, (p.detach() for p in self.parameters), strict=True))
+        with sdpa_kernel(SDPBackend.MATH):
+            return jvp(pixels, (point,), (dict(zip(names, direction, strict=True)),))[1]
+
+    def several_keys(self, count: int) -> Tensor:
+        """Double backward for several keys at once (here the same one), by vmap."""
+        point = {name: p.detach() for name, p in self.model.named_parameters()}
+
+        def value(delta: Tensor) -> Tensor:
+            def loss(parameters: dict[str, Tensor]) -> Tensor:
+                logits = functional_call(self.model, parameters, (fit(self.images + delta, self.size),))
+                return F.cross_entropy(logits, self.labels, reduction="sum")
+
+            return cosine(list(grad(loss)(point).values()), self.target)
+
+        with sdpa_kernel(SDPBackend.MATH):
+            return vmap(grad(value))(self.delta.detach().expand(count, *self.delta.shape))[0]
+
+
+WAYS: dict[str, Callable[[Taken], Tensor]] = {
+    "double backward": Taken.exact,
+    "double backward, 4 parts": lambda taken: taken.exact(4),
+    "difference": Taken.difference,
+    "forward over reverse": Taken.forward_over_reverse,
+    "double backward, bf16": Taken.half,
+    "double backward, 4 keys by vmap": lambda taken: taken.several_keys(4),
+}
+
+
+def measure_derivatives(of: Problem) -> list[dict[str, Any]]:
+    """Measure every way at the first, a middle and the last perturbation of key 0; in turn, the fastest of some rounds."""
+    deltas, task = [torch.zeros_like(of.images[0].images[0])], of.task(0)
+    craft_key(
+        of.images[0], task.key, [of.surrogate], of.settings(), key=0, device=torch.device("cpu"),
+        on_step=lambda _, d: deltas.append(d[0].detach().clone()),
+    )  # fmt: skip
+    precise, rows = copy.deepcopy(of.model).double(), []
+    for place, delta in (("start", deltas[0]), ("middle", deltas[len(deltas) // 2]), ("end", deltas[-1])):
+        wanted, taken = Taken(precise, task, delta).exact(), Taken(of.model, task, delta)
+        found: dict[str, Tensor] = {}
+        seconds: dict[str, float] = {}
+        for _ in range(ROUNDS):
+            for name, way in WAYS.items():
+                begun = time.process_time()
+                found[name] = way(taken).detach().double()
+                spent = (time.process_time() - begun) / (4 if "4 keys" in name else 1)
+                seconds[name] = min(seconds.get(name, spent), spent)
+        for name, value in found.items():
+            error = float((value - wanted).norm() / wanted.norm())
+            agreement = float((value.sign() == wanted.sign()).double().mean())
+            row = {"at": place, "way": name, "ms": 1e3 * seconds[name], "error": error, "signs": agreement}
+            rows.append(row)
+            print("{at:<6} {way:<32} {ms:7.1f} ms a key, error {error:.1e}, {signs:.2%} of the signs".format(**row), flush=True)
+    return rows
