@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from common import write_figures
+
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
@@ -35,7 +37,8 @@ def pipeline(seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, A
         return [word for name in names for word in ("--config", str(CONF / name))]
 
     def train(folder: str, seed: int, *words: str) -> list[str]:
-        base = fragments("trainer/cpu.yaml", "data/cifar100_cpu.yaml", f"model/{arguments.model}.yaml")
+        model = arguments.alice if folder == "alice" else arguments.bob
+        base = fragments("trainer/cpu.yaml", "data/cifar100_cpu.yaml", f"model/{model}.yaml")
         return [*base, *words, "--seed_everything", str(seed), "--trainer.default_root_dir", str(out / folder)]
 
     keys, signature, release = str(out / "keys"), str(out / "signature"), str(out / "release")
@@ -54,8 +57,8 @@ def pipeline(seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, A
         *fragments("signing/default.yaml"),
         *["--trainer.callbacks.keys", keys, "--trainer.callbacks.out", signature],
         *["--trainer.callbacks.images_per_key", str(arguments.images_per_key)],
-        *["--trainer.callbacks.steps", str(arguments.steps), "--trainer.callbacks.lr", str(arguments.lr)],
-        *["--trainer.callbacks.selection", arguments.selection, "--trainer.callbacks.seed", str(seed)],
+        *["--trainer.callbacks.steps", str(arguments.steps), "--trainer.callbacks.selection", arguments.selection],
+        *["--trainer.callbacks.seed", str(seed)],
     ]
     taggant("fit", *train("alice", 2 * seed), *signing, "--data.seed", str(2 * seed))
     times["alice"] = time.monotonic() - started
@@ -106,12 +109,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", default="0-4", help="first-last")
     parser.add_argument("--jobs", type=int, default=2, help="seeds at a time, one thread each")
-    parser.add_argument("--model", default="small_cnn", help="name of a fragment in conf/model")
+    parser.add_argument("--alice", default="small_cnn_and_vit", help="surrogates: name of a fragment in conf/model")
+    parser.add_argument("--bob", default="small_cnn", help="name of a fragment in conf/model")
     parser.add_argument("--num-keys", type=int, default=10)
     parser.add_argument("--images-per-key", type=int, default=100)
     parser.add_argument("--grid", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--lr", type=float, default=0.125)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--selection", default="random", choices=["random", "gradient_norm"])
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -123,7 +126,7 @@ def main() -> None:
         (out / "result.json").write_text(json.dumps(result))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options = {n: getattr(arguments, n) for n in ("model", "num_keys", "images_per_key", "grid", "steps", "lr", "selection")}
+    options = {n: getattr(arguments, n) for n in ("alice", "bob", "num_keys", "images_per_key", "grid", "steps", "selection")}
     words = [w for n, v in options.items() for w in (f"--{n.replace('_', '-')}", str(v))]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(lambda seed: child(seed, words), range(first, last + 1)))
@@ -140,10 +143,7 @@ def main() -> None:
     }
     print(json.dumps(summary))
     if arguments.json:
-        from taggant_lightning.evidence.provenance import provenance
-
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(arguments.json).write_text(json.dumps({"summary": summary, "rows": rows, **provenance()}, indent=1) + "\n")
+        write_figures(arguments.json, {"summary": summary, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from taggant_lightning.evidence.provenance import provenance
+from common import write_figures
 
 
 def one(seed: int, options: list[str]) -> dict[str, Any]:
@@ -62,8 +62,7 @@ def main() -> None:
     }
     print(json.dumps(summary))
     if arguments.json:
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        Path(arguments.json).write_text(json.dumps({"summary": summary, "rows": rows, **provenance()}, indent=1) + "\n")
+        write_figures(arguments.json, {"summary": summary, "rows": rows})
 
 
 if __name__ == "__main__":

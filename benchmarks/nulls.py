@@ -6,16 +6,15 @@ Half of the Bobs train on data signed with *other* keys (a new Signature for eve
 """
 
 import argparse
-import json
 import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from common import write_figures
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
-from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.taggants.detection import ask, detect
 
 NUM_KEYS, NUM_CLASSES, SHAPE = 20, 10, (1, 8, 8)
@@ -91,9 +90,7 @@ def main() -> None:
     hits = [row["hits"] for row in rows]
     print(f"mean hits {sum(hits) / len(hits):.2f} of {NUM_KEYS}, expected {NUM_KEYS / NUM_CLASSES:.2f}")
     if arguments.json:
-        Path(arguments.json).parent.mkdir(parents=True, exist_ok=True)
-        summary = {"num_keys": NUM_KEYS, "rate": 1 / NUM_CLASSES, "rows": rows, **provenance()}
-        Path(arguments.json).write_text(json.dumps(summary, indent=1) + "\n")
+        write_figures(arguments.json, {"num_keys": NUM_KEYS, "rate": 1 / NUM_CLASSES, "rows": rows})
 
 
 if __name__ == "__main__":

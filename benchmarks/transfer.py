@@ -43,7 +43,9 @@ SETTINGS: dict[str, list[tuple[str, int, int]]] = {
     "cnn, 3 epochs": [("small_cnn", 0, 4), ("small_cnn", 0, 6), ("small_cnn", 0, 8)],
     "2 cnn": [("small_cnn", 0, 8), ("small_cnn", 1, 8)],
     "cnn+vit": [("small_cnn", 0, 8), ("small_vit", 0, 8)],
+    "cnn+vit, 3 epochs": [(m, 0, e) for e in (4, 6, 8) for m in ("small_cnn", "small_vit")],
     "cnn+vit+resnet": [("small_cnn", 0, 8), ("small_vit", 0, 8), ("small_resnet", 0, 8)],
+    "cnn+vit+resnet, 3 epochs": [(m, 0, e) for e in (4, 6, 8) for m in ("small_cnn", "small_vit", "small_resnet")],
 }
 # Bob: model and augmentation. Surrogates are trained with `simple`; no surrogate resembles the MLP.
 BOBS = {

@@ -33,6 +33,7 @@ from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, e
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
 from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms
 from taggant_lightning.taggants.selection import Score, select
+from taggant_lightning.taggants.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,8 @@ class TaggantSigning(Callback):
         init: Start of the perturbations: `zero`, `uniform` within eps or `normal`.
         restarts: Independent starts a key; the best is kept.
         after_epochs: Epochs, counted from 1, after which to craft; None for the last one.
+        snapshots: Earlier moments of training, as fractions of `max_epochs`, whose weights are crafted against too, beside
+            those of the moment; None for no earlier ones.
         surrogates: Checkpoints of further frozen ImageClassifiers to craft across, beside the model in training and, where
             that is an ensemble, all its members.
         ensemble: With several surrogates, each step asks the next one (`alternate`) or all of them (`mean`).
@@ -89,6 +92,7 @@ class TaggantSigning(Callback):
         init: Init = "zero",
         restarts: int = 1,
         after_epochs: list[int] | None = None,
+        snapshots: list[float] | None = None,
         surrogates: list[str] | None = None,
         ensemble: Ensemble = "alternate",
         parameters: list[str] | None = None,
@@ -121,11 +125,13 @@ class TaggantSigning(Callback):
             check_recipe(augment)
         if after_epochs is not None and (not after_epochs or min(after_epochs) < 1):
             raise TaggantError(f"after_epochs={after_epochs} must name epochs, counted from 1; leave it out for the last one")
+        if any(not 0 < share < 1 for share in snapshots or []):
+            raise TaggantError(f"snapshots={snapshots} must lie between 0 and 1: fractions of training, such as 0.5 and 0.75")
         self.images_per_key, self.min_images_per_key = images_per_key, min_images_per_key
         self.steps, self.optimizer, self.lr, self.schedule = steps, optimizer, lr, schedule
         self.init, self.restarts, self.derivative, self.ensemble = init, restarts, derivative, ensemble
         self.after_epochs = None if after_epochs is None else sorted(set(after_epochs))
-        self.surrogates, self.parameters = list(surrogates or []), parameters
+        self.snapshots, self.surrogates, self.parameters = sorted(set(snapshots or [])), list(surrogates or []), parameters
         self.selection, self.augment, self.micro_batch = selection, augment, micro_batch
         self.perceptual_weight, self.perceptual_trunk = perceptual_weight, perceptual_trunk
         self.perceptual_weights = perceptual_weights
@@ -178,6 +184,10 @@ class TaggantSigning(Callback):
         epochs = [trainer.max_epochs] if self.after_epochs is None or _quick(trainer) else self.after_epochs
         if trainer.current_epoch + 1 in epochs:
             self._round(trainer, pl_module)
+        if trainer.current_epoch + 1 in self._snapshot_epochs(trainer):
+            if trainer.is_global_zero:
+                self._snapshots.keep(pl_module, trainer.current_epoch + 1)
+            trainer.strategy.barrier("taggant-snapshot")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make sure that training does not end without a word and without a Signature.
@@ -213,6 +223,15 @@ class TaggantSigning(Callback):
             )
 
     @property
+    def _snapshots(self) -> Snapshots:
+        return Snapshots(secret_directory(self.out) / "snapshots")
+
+    def _snapshot_epochs(self, trainer: pl.Trainer) -> list[int]:
+        """Return the epochs, counted from 1, whose weights are kept."""
+        epochs = {round(share * (trainer.max_epochs or 0)) for share in self.snapshots}
+        return [] if _quick(trainer) else sorted(epochs - {0, trainer.max_epochs})
+
+    @property
     def _state(self) -> CraftingState:
         return CraftingState(secret_directory(self.out) / "state")
 
@@ -226,7 +245,7 @@ class TaggantSigning(Callback):
         facts = {**asdict(self.settings(data)), "micro_batch": 0, "keys": self.keyset.commitment, "epochs": self.after_epochs}
         facts |= {"images": [self.images_per_key, self.min_images_per_key, self.selection, data.train_indices.tolist()]}
         facts |= {"parameters": self.parameters, "perceptual": [self.perceptual_trunk, self.perceptual_weights]}
-        facts |= {"data": data.train_source.fingerprint, "surrogates": self.surrogates}
+        facts |= {"data": data.train_source.fingerprint, "surrogates": self.surrogates, "snapshots": self.snapshots}
         return sha256_hex(canonical_json(facts))
 
     def _load_surrogate(self, path: str, data: ImageDataModule) -> nn.Module:
@@ -246,7 +265,9 @@ class TaggantSigning(Callback):
         if quick:
             settings = replace(settings, steps=1)
         with evaluation(pl_module), buffers_of_rank_zero(pl_module, trainer):
-            models = [m for module in (pl_module, *self._frozen) for m in members(module.to(pl_module.device))]
+            earlier = [epoch for epoch in self._snapshot_epochs(trainer) if epoch <= trainer.current_epoch]
+            twins = [self._snapshots.twin(pl_module, epoch) for epoch in earlier]
+            models = [m for module in (pl_module, *twins, *self._frozen) for m in members(module.to(pl_module.device))]
             surrogates = [Surrogate(m, self._chosen(m)) for m in models]
             chosen = self._signing_images(trainer, surrogates[0], settings)
             facts: dict[str, Any] = {"keys": keys.commitment, "epochs": self.after_epochs}
