@@ -37,16 +37,29 @@ from taggant_lightning.taggants.round import assemble
 from taggant_lightning.taggants.selection import select
 
 TOP_K = 10
-# Setting: the states of surrogates that it crafts across, as (model, seed offset, epoch).
-SETTINGS: dict[str, list[tuple[str, int, int]]] = {
-    "cnn": [("small_cnn", 0, 8)],
-    "cnn, 3 epochs": [("small_cnn", 0, 4), ("small_cnn", 0, 6), ("small_cnn", 0, 8)],
-    "2 cnn": [("small_cnn", 0, 8), ("small_cnn", 1, 8)],
-    "cnn+vit": [("small_cnn", 0, 8), ("small_vit", 0, 8)],
-    "cnn+vit, 3 epochs": [(m, 0, e) for e in (4, 6, 8) for m in ("small_cnn", "small_vit")],
-    "cnn+vit+resnet": [("small_cnn", 0, 8), ("small_vit", 0, 8), ("small_resnet", 0, 8)],
-    "cnn+vit+resnet, 3 epochs": [(m, 0, e) for e in (4, 6, 8) for m in ("small_cnn", "small_vit", "small_resnet")],
+State = tuple[str, int, int]  # model, seed offset, epoch
+
+
+def states(*models: str, epochs: tuple[int, ...] = (8,), offsets: tuple[int, ...] = (0,)) -> list[State]:
+    """Return states of surrogates, earlier epochs first."""
+    return [(model, offset, epoch) for epoch in epochs for model in models for offset in offsets]
+
+
+PAIR, ALL, LATE = ("small_cnn", "small_vit"), ("small_cnn", "small_vit", "small_resnet"), (4, 6, 8)
+# Setting: the states of surrogates that it crafts across, and the grid of its keys.
+SETTINGS: dict[str, tuple[list[State], int]] = {
+    "cnn": (states("small_cnn"), 8),
+    "cnn, 3 epochs": (states("small_cnn", epochs=LATE), 8),
+    "2 cnn": (states("small_cnn", offsets=(0, 1)), 8),
+    "cnn+vit": (states(*PAIR), 8),
+    "cnn+vit, 3 epochs": (states(*PAIR, epochs=LATE), 8),
+    "cnn+vit, 3 epochs, grid 4": (states(*PAIR, epochs=LATE), 4),
+    "cnn+vit, 3 epochs, grid 2": (states(*PAIR, epochs=LATE), 2),
+    "cnn+vit+resnet": (states(*ALL), 8),
+    "cnn+vit+resnet, 3 epochs": (states(*ALL, epochs=LATE), 8),
+    "cnn+vit+resnet, 3 epochs, grid 4": (states(*ALL, epochs=LATE), 4),
 }
+FIRST = "cnn;cnn, 3 epochs;2 cnn;cnn+vit;cnn+vit+resnet"
 # Bob: model and augmentation. Surrogates are trained with `simple`; no surrogate resembles the MLP.
 BOBS = {
     "cnn": ("small_cnn", "simple"),
@@ -72,7 +85,7 @@ class States(pl.Callback):
 
 def surrogates(world: int, names: list[str], original: ImageDataModule) -> dict[tuple[str, int, int], Surrogate]:
     """Train every surrogate that the settings need, once."""
-    wanted = sorted({state for name in names for state in SETTINGS[name]})
+    wanted = sorted({state for name in names for state in SETTINGS[name][0]})
     made = {}
     for model_name, offset in sorted({(m, o) for m, o, _ in wanted}):
         states = States([e for m, o, e in wanted if (m, o) == (model_name, offset)])
@@ -92,19 +105,26 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
     names = arguments.surrogates.split(";")
     original = ImageDataModule(**CIFAR, augment="simple")
     original.setup("fit")
-    keys = KeySet.draw(
-        num_keys=arguments.num_keys * len(names),
-        num_classes=100,
-        shape=(3, 32, 32),
-        grid=8,
-        top_k=TOP_K,
-        secret=hashlib.sha256(f"transfer {world}".encode()).digest(),
-    )
-    setting_of = [(key + world) % len(names) for key in range(len(keys))]
+    # A KeySet a grid, all of one length: a setting takes its slots from the KeySet of its grid.
+    keysets = {
+        grid: KeySet.draw(
+            num_keys=arguments.num_keys * len(names),
+            num_classes=100,
+            shape=(3, 32, 32),
+            grid=grid,
+            top_k=TOP_K,
+            secret=hashlib.sha256(f"transfer {world}".encode()).digest(),
+        )
+        for grid in sorted({SETTINGS[name][1] for name in names})
+    }
+    slots = range(arguments.num_keys * len(names))
+    setting_of = [(slot + world) % len(names) for slot in slots]
+    keys_of = [keysets[SETTINGS[names[setting]][1]] for setting in setting_of]
+    labels = np.array([keys.labels[slot] for slot, keys in enumerate(keys_of)])
     chosen = select(
         original.train_source.labels,
         original.train_indices,
-        keys.labels,
+        labels,
         images_per_key=arguments.images_per_key,
         minimum=4,
         selection="random",
@@ -113,32 +133,33 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
     )
     images = [
         SigningImages.of(ids.tolist(), [original.train_source.pixels(int(i)) for i in ids], int(label))
-        for ids, label in zip(chosen, keys.labels, strict=True)
+        for ids, label in zip(chosen, labels, strict=True)
     ]
     made = surrogates(world, names, original)
     settings = TaggantSigning("", "", steps=arguments.steps, seed=world).settings(original)
-    seen, crafted = key_images(keys, SIZE), dict[int, Crafted]()
+    seen, crafted = {grid: key_images(keys, SIZE) for grid, keys in keysets.items()}, list[Crafted]()
     seconds = dict.fromkeys(names, 0.0)
-    for key in range(len(keys)):
-        name = names[setting_of[key]]
+    for slot in slots:
+        wanted, grid = SETTINGS[names[setting_of[slot]]]
         begun = time.process_time()
-        crafted[key] = craft_key(
-            images[key], seen[key : key + 1], [made[s] for s in SETTINGS[name]], settings, key=key, device=torch.device("cpu")
-        )
-        seconds[name] += time.process_time() - begun
-    signature = assemble(keys, original.train_source, images, [crafted[k] for k in range(len(keys))], settings.eps, {})
+        image, surrogates_ = seen[grid][slot : slot + 1], [made[state] for state in wanted]
+        crafted.append(craft_key(images[slot], image, surrogates_, settings, key=slot, device=torch.device("cpu")))
+        seconds[names[setting_of[slot]]] += time.process_time() - begun
+    signature = assemble(keys_of[0], original.train_source, images, crafted, settings.eps, {})
     signature.save(out / "signature")
     rows: list[dict[str, Any]] = []
     for number in range(arguments.bobs):
-        for kind, (model_name, recipe) in BOBS.items():
+        for kind in arguments.kinds.split(";"):
+            model_name, recipe = BOBS[kind]
             seed = 10_000 * (world + 1) + 100 + number
             data = SignedDataModule(str(out / "signature"), **CIFAR, augment=recipe, seed=seed)
             model = train(model_name, seed, share_source(data, original))
-            hit = ask(model, keys, SIZE) <= TOP_K
+            ranks = {grid: ask(model, keys, SIZE) for grid, keys in keysets.items()}
+            hit = [ranks[SETTINGS[names[setting_of[slot]]][1]][slot] <= TOP_K for slot in slots]
             hits = {n: int(sum(h for h, s in zip(hit, setting_of, strict=True) if names[s] == n)) for n in names}
             rows.append({"world": world, "bob": kind, "seed": seed, "accuracy": accuracy(model, data), "hits": hits})
             print(json.dumps(rows[-1]), flush=True)
-    cosines = {n: float(np.mean([crafted[k].cosine for k, s in enumerate(setting_of) if names[s] == n])) for n in names}
+    cosines = {n: float(np.mean([c.cosine for c, s in zip(crafted, setting_of, strict=True) if names[s] == n])) for n in names}
     return {"world": world, "crafting_cpu_seconds": seconds, "cosine": cosines, "signed": len(signature), "bobs": rows}
 
 
@@ -157,7 +178,7 @@ def summarise(worlds: list[dict[str, Any]], num_keys: int) -> list[dict[str, Any
     """Return one row a setting and kind of Bob: hits, and the median log10 p over the Bobs."""
     rows = []
     for name in worlds[0]["cosine"]:
-        for kind in BOBS:
+        for kind in dict.fromkeys(b["bob"] for b in worlds[0]["bobs"]):
             hits = [b["hits"][name] for w in worlds for b in w["bobs"] if b["bob"] == kind]
             p = [binomial_log10_p(h, num_keys, TOP_K / 100) for h in hits]
             rows.append({"surrogates": name, "bob": kind, "hits": hits, "median_log10_p": median(p), "worst_log10_p": max(p)})
@@ -169,7 +190,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", default="0-1", help="first-last")
     parser.add_argument("--bobs", type=int, default=2, help="Bobs of each kind a world")
-    parser.add_argument("--surrogates", default=";".join(SETTINGS), help="settings, joined by semicolons")
+    parser.add_argument("--surrogates", default=FIRST, help=f"of {'; '.join(SETTINGS)}")
+    parser.add_argument("--kinds", default=";".join(BOBS), help="kinds of Bobs, joined by semicolons")
     parser.add_argument("--num-keys", type=int, default=10, help="keys a setting")
     parser.add_argument("--images-per-key", type=int, default=50)
     parser.add_argument("--steps", type=int, default=100)
@@ -184,13 +206,13 @@ def main() -> None:
         (Path(arguments.child) / "result.json").write_text(json.dumps(result))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options = {n: getattr(arguments, n) for n in ("bobs", "surrogates", "num_keys", "images_per_key", "steps")}
+    options = {n: getattr(arguments, n) for n in ("bobs", "surrogates", "kinds", "num_keys", "images_per_key", "steps")}
     words = [w for n, v in options.items() for w in (f"--{n.replace('_', '-')}", str(v))]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         worlds = list(pool.map(lambda world: child(world, words), range(first, last + 1)))
     table = summarise(worlds, arguments.num_keys)
     for row in table:
-        print(f"{row['surrogates']:>16} → {row['bob']:<24} {row['hits']!s:<20} median log10 p {row['median_log10_p']:6.2f}")
+        print(f"{row['surrogates']:>32} → {row['bob']:<24} {row['hits']!s:<20} median log10 p {row['median_log10_p']:6.2f}")
     if arguments.json:
         write_figures(arguments.json, {"options": options, "table": table, "worlds": worlds})
 

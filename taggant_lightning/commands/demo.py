@@ -132,6 +132,7 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
         eps=recipe.eps,
         steps=recipe.steps,
         optimizer="sign_adam",
+        snapshots=(),
         lr=recipe.lr,
         init="uniform",
         derivative="exact",

@@ -59,7 +59,7 @@ class TaggantSigning(Callback):
         restarts: Independent starts a key; the best is kept.
         after_epochs: Epochs, counted from 1, after which to craft; None for the last one.
         snapshots: Earlier moments of training, as fractions of `max_epochs`, whose weights are crafted against too, beside
-            those of the moment; None for no earlier ones.
+            those of the moment; an empty list for no earlier ones.
         surrogates: Checkpoints of further frozen ImageClassifiers to craft across, beside the model in training and, where
             that is an ensemble, all its members.
         ensemble: With several surrogates, each step asks the next one (`alternate`) or all of them (`mean`).
@@ -92,7 +92,7 @@ class TaggantSigning(Callback):
         init: Init = "zero",
         restarts: int = 1,
         after_epochs: list[int] | None = None,
-        snapshots: list[float] | None = None,
+        snapshots: tuple[float, ...] = (0.5, 0.75),
         surrogates: list[str] | None = None,
         ensemble: Ensemble = "alternate",
         parameters: list[str] | None = None,
@@ -125,13 +125,15 @@ class TaggantSigning(Callback):
             check_recipe(augment)
         if after_epochs is not None and (not after_epochs or min(after_epochs) < 1):
             raise TaggantError(f"after_epochs={after_epochs} must name epochs, counted from 1; leave it out for the last one")
-        if any(not 0 < share < 1 for share in snapshots or []):
-            raise TaggantError(f"snapshots={snapshots} must lie between 0 and 1: fractions of training, such as 0.5 and 0.75")
+        if any(not 0 < share < 1 for share in snapshots):
+            raise TaggantError(
+                f"snapshots={list(snapshots)} must lie between 0 and 1: fractions of training, such as 0.5 and 0.75"
+            )
         self.images_per_key, self.min_images_per_key = images_per_key, min_images_per_key
         self.steps, self.optimizer, self.lr, self.schedule = steps, optimizer, lr, schedule
         self.init, self.restarts, self.derivative, self.ensemble = init, restarts, derivative, ensemble
         self.after_epochs = None if after_epochs is None else sorted(set(after_epochs))
-        self.snapshots, self.surrogates, self.parameters = sorted(set(snapshots or [])), list(surrogates or []), parameters
+        self.snapshots, self.surrogates, self.parameters = sorted(set(snapshots)), list(surrogates or []), parameters
         self.selection, self.augment, self.micro_batch = selection, augment, micro_batch
         self.perceptual_weight, self.perceptual_trunk = perceptual_weight, perceptual_trunk
         self.perceptual_weights = perceptual_weights
@@ -183,7 +185,7 @@ class TaggantSigning(Callback):
         """Craft if the schedule names this epoch, log the cosine's mean and quantiles, and write the Signature."""
         epochs = [trainer.max_epochs] if self.after_epochs is None or _quick(trainer) else self.after_epochs
         if trainer.current_epoch + 1 in epochs:
-            self._round(trainer, pl_module)
+            self._round(trainer, pl_module, trainer.current_epoch + 1)
         if trainer.current_epoch + 1 in self._snapshot_epochs(trainer):
             if trainer.is_global_zero:
                 self._snapshots.keep(pl_module, trainer.current_epoch + 1)
@@ -196,7 +198,7 @@ class TaggantSigning(Callback):
             TaggantError: If training was stopped before the first of the epochs that `after_epochs` names.
         """
         if self.after_epochs is None and not self._rounds:  # stopped before max_epochs, after an earlier last epoch
-            self._round(trainer, pl_module)
+            self._round(trainer, pl_module, trainer.current_epoch)
         elif self._rounds < len(self.after_epochs or [0]) and not _quick(trainer):
             said = f"training ended after epoch {trainer.current_epoch}, before all of after_epochs={self.after_epochs}"
             if not self._rounds:
@@ -204,6 +206,8 @@ class TaggantSigning(Callback):
             log.warning("%s: the Signature is that of round %d", said, self._rounds)
         if trainer.is_global_zero and self._rounds and not _quick(trainer):
             self._state.forget_before(self._rounds - 1)
+            if self._rounds == len(self.after_epochs or [0]):
+                self._snapshots.forget()
 
     def state_dict(self) -> dict[str, Any]:
         """Hold the state's place and the Signature's hash; nothing secret goes into a checkpoint."""
@@ -258,14 +262,14 @@ class TaggantSigning(Callback):
                 )
         return model
 
-    def _round(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _round(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs_done: int) -> None:
         started = time.monotonic()
         keys, data, quick = self.keyset, datamodule_of(trainer, self), _quick(trainer)
         settings = self.settings(data)
         if quick:
             settings = replace(settings, steps=1)
         with evaluation(pl_module), buffers_of_rank_zero(pl_module, trainer):
-            earlier = [epoch for epoch in self._snapshot_epochs(trainer) if epoch <= trainer.current_epoch]
+            earlier = [epoch for epoch in self._snapshot_epochs(trainer) if epoch < epochs_done]
             twins = [self._snapshots.twin(pl_module, epoch) for epoch in earlier]
             models = [m for module in (pl_module, *twins, *self._frozen) for m in members(module.to(pl_module.device))]
             surrogates = [Surrogate(m, self._chosen(m)) for m in models]

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import shutil
 from pathlib import Path
 
 import torch
@@ -30,6 +31,10 @@ class Snapshots:
         torch.save({name: value.detach().cpu() for name, value in module.state_dict().items()}, content)
         write_secret(self._path(epoch), content.getvalue())
 
+    def forget(self) -> None:
+        """Remove all of them."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
     def twin(self, module: nn.Module, epoch: int) -> nn.Module:
         """Return a copy of a module, on its device and in evaluation mode, with the weights that it had after an epoch.
 
@@ -42,6 +47,6 @@ class Snapshots:
         except Exception as error:  # torch raises many types for a file it cannot read
             raise TaggantError(
                 f"{self.directory} does not hold the surrogate's weights after epoch {epoch} ({type(error).__name__}); start "
-                "anew in a new folder, or write --trainer.callbacks.snapshots null"
+                "anew in a new folder, or write --trainer.callbacks.snapshots []"
             ) from None
         return twin.eval()

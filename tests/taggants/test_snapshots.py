@@ -13,7 +13,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.taggants import signing
 from taggant_lightning.taggants.snapshots import Snapshots
-from tests.data.test_datamodule import StopAfter, trainer
+from tests.data.test_datamodule import trainer
 from tests.taggants.test_signing import QUICK, UsersOwn, run
 
 Folders = tuple[str, str, Path]
@@ -22,6 +22,14 @@ Folders = tuple[str, str, Path]
 @pytest.fixture
 def folders(tiny_npz: Path, keys: KeySet, tmp_path: Path) -> Folders:
     return str(tiny_npz), str(keys.save(tmp_path / "keys")), tmp_path
+
+
+class Killed(pl.Callback):
+    """Ends a run in its third epoch."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 2:
+            raise RuntimeError("killed")
 
 
 class Seen(pl.Callback):
@@ -49,13 +57,14 @@ def test_crafts_against_the_weights_of_the_named_moments(folders: Folders, monke
         state = surrogate.model.state_dict()
         assert all(torch.equal(state[n], t) for n, t in seen.states[epoch - 1].items())
         assert not any(torch.equal(p, q) for p, q in zip(surrogate.parameters, asked[0].parameters, strict=True))
-    assert not same(with_them, run(folders, "without", epochs=4))
+    assert not same(with_them, run(folders, "without", epochs=4, snapshots=[]))
     assert len(asked) == 4
+    assert not (folders[2] / "with" / "snapshots").exists()  # of no use once training has ended
 
 
 def test_training_is_not_touched(folders: Folders) -> None:
     ends = []
-    for name, snapshots in (("a", None), ("b", [0.5])):
+    for name, snapshots in (("a", []), ("b", [0.5])):
         seen = Seen()
         run(folders, name, seen, epochs=2, snapshots=snapshots)
         ends.append(seen.states[-1])
@@ -65,12 +74,10 @@ def test_training_is_not_touched(folders: Folders) -> None:
 def test_a_resumed_run_finds_them(folders: Folders) -> None:
     whole = run(folders, "whole", epochs=4, snapshots=[0.25])
     saving = pl.callbacks.ModelCheckpoint(folders[2] / "ckpt", every_n_epochs=1, save_top_k=-1)
-    run(folders, "half", saving, StopAfter(2), epochs=4, snapshots=[0.25], after_epochs=[2, 4])
-    (folders[2] / "again").mkdir(mode=0o700)
-    (folders[2] / "half" / "snapshots").rename(folders[2] / "again" / "snapshots")
+    with pytest.raises(RuntimeError, match="killed"):
+        run(folders, "again", saving, Killed(), epochs=4, snapshots=[0.25])
     for name in ("again", "nowhere"):
         callback = TaggantSigning(folders[1], str(folders[2] / name), **{**QUICK, "snapshots": [0.25]})
-        callback.load_state_dict = lambda state: None  # the rounds of the other run are not ours
         fit = trainer(folders[2], 4, callback, SeededSteps()).fit
         data = ImageDataModule("npz", folders[0], batch_size=20)
         checkpoint = folders[2] / "ckpt" / "epoch=1-step=6.ckpt"
