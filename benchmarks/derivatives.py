@@ -1,13 +1,20 @@
-"""Ways to take the derivative of the alignment: CPU seconds a step, and agreement with double backward in float64."""
+"""Ways to take the derivative of the alignment: CPU seconds a step, and agreement with double backward in float64.
 
+python benchmarks/derivatives.py --json docs/results/derivatives.json
+"""
+
+import argparse
 import copy
+import os
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from problems import Problem
+from common import write_figures
+from problems import Problem, untrained_problem
 from rivals import Task
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
@@ -109,28 +116,56 @@ WAYS: dict[str, Callable[[Taken], Tensor]] = {
 }
 
 
-def measure_derivatives(of: Problem) -> list[dict[str, Any]]:
-    """Measure every way at the first, a middle and the last perturbation of key 0; in turn, the fastest of some rounds."""
-    deltas, task = [torch.zeros_like(of.images[0].images[0])], of.task(0)
+def compare(model: nn.Module, task: Task, delta: Tensor) -> list[dict[str, Any]]:
+    """Measure every way at one perturbation; in turn, the fastest of some rounds."""
+    wanted, taken, rows = Taken(copy.deepcopy(model).double(), task, delta).exact(), Taken(model, task, delta), []
+    found: dict[str, Tensor] = {}
+    seconds: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        for name, way in WAYS.items():
+            begun = time.process_time()
+            found[name] = way(taken).detach().double()
+            spent = (time.process_time() - begun) / (4 if "4 keys" in name else 1)
+            seconds[name] = min(seconds.get(name, spent), spent)
+    for name, value in found.items():
+        error = float((value - wanted).norm() / wanted.norm())
+        agreement = float((value.sign() == wanted.sign()).double().mean())
+        rows.append({"way": name, "ms": 1e3 * seconds[name], "error": error, "signs": agreement})
+        print("{way:<32} {ms:7.1f} ms a key, error {error:.1e}, {signs:.2%} of the signs".format(**rows[-1]), flush=True)
+    return rows
+
+
+def measure_trained(of: Problem) -> dict[str, list[dict[str, Any]]]:
+    """Measure at the first, a middle and the last perturbation of key 0."""
+    deltas, task, found = [torch.zeros_like(of.images[0].images[0])], of.task(0), {}
     craft_key(
         of.images[0], task.key, [of.surrogate], of.settings(), key=0, device=torch.device("cpu"),
         on_step=lambda _, d: deltas.append(d[0].detach().clone()),
     )  # fmt: skip
-    precise, rows = copy.deepcopy(of.model).double(), []
     for place, delta in (("start", deltas[0]), ("middle", deltas[len(deltas) // 2]), ("end", deltas[-1])):
-        wanted, taken = Taken(precise, task, delta).exact(), Taken(of.model, task, delta)
-        found: dict[str, Tensor] = {}
-        seconds: dict[str, float] = {}
-        for _ in range(ROUNDS):
-            for name, way in WAYS.items():
-                begun = time.process_time()
-                found[name] = way(taken).detach().double()
-                spent = (time.process_time() - begun) / (4 if "4 keys" in name else 1)
-                seconds[name] = min(seconds.get(name, spent), spent)
-        for name, value in found.items():
-            error = float((value - wanted).norm() / wanted.norm())
-            agreement = float((value.sign() == wanted.sign()).double().mean())
-            row = {"at": place, "way": name, "ms": 1e3 * seconds[name], "error": error, "signs": agreement}
-            rows.append(row)
-            print("{at:<6} {way:<32} {ms:7.1f} ms a key, error {error:.1e}, {signs:.2%} of the signs".format(**row), flush=True)
-    return rows
+        print(f"{of.model.arguments['model_name']}, {place}")
+        found[place] = compare(of.model, task, delta)
+    return found
+
+
+def main() -> None:
+    """Measure untrained models at a random perturbation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", default="small_cnn,small_vit,small_resnet,resnet18,vit_tiny")
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--json", help="file for the figures")
+    arguments = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    figures: dict[str, Any] = {"images": arguments.images}
+    for name in arguments.models.split(","):
+        of = untrained_problem(name, 1, arguments.images)
+        shape = of.images[0].images[0].shape
+        print(f"{name}, untrained")
+        figures[name] = compare(of.model, of.task(0), torch.empty(shape).uniform_(-of.eps, of.eps))
+    if arguments.json:
+        write_figures(arguments.json, figures)
+
+
+if __name__ == "__main__":
+    main()

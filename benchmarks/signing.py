@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from common import CIFAR, accuracy, share_source, train, write_figures
 from costs import measure_growth, measure_memory
-from derivatives import measure_derivatives
+from derivatives import measure_trained
 from problems import TOP_K, Problem, cifar_problem, digits_problem
 from rivals import gradient_matching, textbook
 from scipy import stats
@@ -256,7 +256,7 @@ def main() -> int:
         of = cifar_problem(name, arguments.num_keys, arguments.images_per_key)
         found: dict[str, Any] = {}
         if "exactness" in sections:
-            found["exactness"] = measure_derivatives(of)
+            found["exactness"] = measure_trained(of)
         if {"curve", "bobs"} & set(sections):
             runs = measure_curves(of, arguments.methods.split(";"))
             found["summary"] = summarise_curves(of, runs)
