@@ -113,7 +113,7 @@ def main() -> None:
     parser.add_argument("--bob", default="small_cnn", help="name of a fragment in conf/model")
     parser.add_argument("--num-keys", type=int, default=10)
     parser.add_argument("--images-per-key", type=int, default=100)
-    parser.add_argument("--grid", type=int, default=8)
+    parser.add_argument("--grid", type=int, default=4)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--selection", default="random", choices=["random", "gradient_norm"])
     parser.add_argument("--json", help="file for the figures")

@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--num-keys", type=int, required=True, metavar="K", help="number of keys; 10 to 20 is usual")
     new.add_argument("--num-classes", type=int, required=True, metavar="C", help="number of classes of the dataset")
     new.add_argument("--shape", required=True, metavar="C,H,W", help="channels, height, width of the keys, as 3,32,32")
-    new.add_argument("--grid", type=int, metavar="G", help="side of the noise grid (a quarter of the side, at least 8)")
+    new.add_argument("--grid", type=int, metavar="G", help="side of the noise grid (an eighth of the side, at least 4)")
     new.add_argument("--source", metavar="DIR", help="folder of real held-out images to choose keys from, instead of noise")
     new.add_argument("--top-k", type=int, default=1, metavar="k", help="a hit is a key label among the first k answers")
     new.add_argument("--batch-size", type=int, metavar="B", help="keys a batch, for reveals in parts; one batch unless given")

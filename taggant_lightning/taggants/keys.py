@@ -65,8 +65,9 @@ class KeySet:
             num_classes: C, at least 2.
             shape: (channels, height, width) of the key images.
             top_k: k of the primary test, 1..C: a hit is a key label among the model's first k answers.
-            grid: Side of the noise grid, 1..min(height, width), enlarged by nearest neighbour; None for a quarter of the
-                smaller side and at least 8 (docs/decisions.md); the side itself gives each pixel its own noise.
+            grid: Side of the noise grid, 1..min(height, width), enlarged by nearest neighbour; None for an eighth of
+                the smaller side and at least 4 (docs/decisions.md), or the side itself up to 8 pixels; the side itself gives
+                each pixel its own noise.
             source_images: (N, channels, height, width) uint8, real held-out images to choose keys from instead of noise.
             batches: Sizes of the ordered batches that keys are revealed in; they add up to K. None for one batch.
             statement: The dataset in words.
@@ -236,7 +237,7 @@ def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...], top_
 def _derivation(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.uint8] | None) -> dict[str, Any]:
     if source is None:
         side = min(shape[1:])
-        return {"source": "noise", "grid": min(side, max(8, side // 4)) if grid is None else grid}
+        return {"source": "noise", "grid": grid or (side if side <= 8 else max(4, side // 8))}
     if source.ndim != 4 or source.shape[1:] != tuple(shape) or source.dtype != np.uint8:
         raise TaggantError(f"source images are {source.dtype} {source.shape}; expected uint8 (N, {', '.join(map(str, shape))})")
     return {"source": "images", "count": len(source), "sha256": sha256_hex(np.ascontiguousarray(source).tobytes())}

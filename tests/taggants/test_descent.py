@@ -27,7 +27,7 @@ def test_momentum_equals_its_sum_written_out() -> None:
     unit = [u / u.abs().mean() for u in unit]
     wanted = torch.zeros_like(unit[0])
     for n in range(len(rises)):
-        weights = [0.9 ** (n - s) for s in range(n + 1)]
+        weights = [0.8 ** (n - s) for s in range(n + 1)]
         mean = sum(w * u for w, u in zip(weights, unit, strict=False)) / sum(weights)
         wanted += 1e-3 * 0.5 * (1 + math.cos(math.pi * n / len(rises))) * mean
     torch.testing.assert_close(torch.cat([d.flatten() for d in deltas]), wanted, rtol=1e-4, atol=1e-7)
