@@ -81,8 +81,11 @@ def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor]) -> li
     return total
 
 
-def _data_gradient(value: Tensor, data: Sequence[Tensor]) -> list[Tensor]:
-    return [g.detach() for g in torch.autograd.grad(value, data, materialize_grads=True)]
+def _add_used(total: Sequence[Tensor], parts: Sequence[Tensor | None]) -> None:
+    """Add to each total its part, None for leaves that a chunk does not use: a chunk costs what it holds, not what all hold."""
+    for whole, part in zip(total, parts, strict=True):
+        if part is not None:
+            whole.add_(part.detach())
 
 
 def alignment(
@@ -96,7 +99,7 @@ def alignment(
         chunks: Functions that return a scalar loss, differentiable twice with respect to `parameters` and `data`.
         parameters: P leaf tensors that require grad.
         target: P tensors of the parameters' shapes, for instance a key's gradient.
-        data: Leaf tensors that require grad, for instance perturbations.
+        data: Leaf tensors that require grad, for instance perturbations; best each used by one chunk alone.
 
     Returns:
         The cosine, a scalar tensor in [-1, 1], and one tensor for each entry of `data`, of its shape: ∂cosine/∂data.
@@ -105,16 +108,17 @@ def alignment(
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             gradient = _parameter_gradient(chunks[0](), parameters, keep_graph=True)
             direction = cosine_derivative([g.detach() for g in gradient], target)
-            derivative = _data_gradient(inner(gradient, direction), data)
-        return cosine([g.detach() for g in gradient], target), derivative
+            value = inner(gradient, direction)
+            derivative = torch.autograd.grad(value, data, materialize_grads=True)
+        return cosine([g.detach() for g in gradient], target), [d.detach() for d in derivative]
     total = summed_gradient(chunks, parameters)
     direction = cosine_derivative(total, target)
-    derivative = [torch.zeros_like(d) for d in data]
+    derivatives = [torch.zeros_like(d) for d in data]
     for chunk in chunks:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             gradient = _parameter_gradient(chunk(), parameters, keep_graph=True)
-            torch._foreach_add_(derivative, _data_gradient(inner(gradient, direction), data))
-    return cosine(total, target), derivative
+            _add_used(derivatives, torch.autograd.grad(inner(gradient, direction), data, allow_unused=True))
+    return cosine(total, target), derivatives
 
 
 @contextmanager
@@ -151,9 +155,8 @@ def alignment_by_difference(
     here = [torch.zeros_like(d) for d in data]
     for chunk in chunks:
         with torch.enable_grad():
-            gradient = torch.autograd.grad(chunk(), [*parameters, *data], materialize_grads=True)
-        torch._foreach_add_(total, list(gradient[: len(parameters)]))
-        torch._foreach_add_(here, list(gradient[len(parameters) :]))
+            gradient = torch.autograd.grad(chunk(), [*parameters, *data], allow_unused=True)
+        _add_used([*total, *here], gradient)
     direction = cosine_derivative(total, target)
     length = norm(direction)
     if length == 0:
@@ -163,5 +166,7 @@ def alignment_by_difference(
     with _shifted(parameters, direction, step):
         for chunk in chunks:
             with torch.enable_grad():
-                torch._foreach_add_(there, _data_gradient(chunk(), data))
-    return cosine(total, target), [(t - h) / step for t, h in zip(there, here, strict=True)]
+                _add_used(there, torch.autograd.grad(chunk(), data, allow_unused=True))
+    torch._foreach_sub_(there, here)
+    torch._foreach_div_(there, step)
+    return cosine(total, target), there

@@ -155,7 +155,7 @@ class Objective:
         """Return the mean cosine on some surrogates, and the derivative of the objective, uphill.
 
         Args:
-            deltas: Perturbations, one leaf tensor a group.
+            deltas: Perturbations, one tensor a group.
             view: How the images are seen.
             which: Numbers of the surrogates to take the mean over.
 
@@ -163,40 +163,44 @@ class Objective:
             Mean cosine, and one tensor a group.
         """
         total, rise = 0.0, [torch.zeros_like(d) for d in deltas]
+        parts = list(self.images.parts(self.micro_batch))
+        leaves = [deltas[group][rows].detach().requires_grad_() for group, rows, _ in parts]
         for number in which:
             surrogate, target = self.surrogates[number], self.targets[number]
-            chunks = self._chunks(surrogate, deltas, view, self.images.parts(self.micro_batch))
+            chunks = self._chunks(surrogate, leaves, view, parts)
             take = alignment if self._takes_exact(number, deltas, view) else alignment_by_difference
-            value, gradient = take(chunks, surrogate.parameters, target, deltas)
+            value, gradient = take(chunks, surrogate.parameters, target, leaves)
             total += float(value) / len(which)
-            torch._foreach_add_(rise, gradient, alpha=1 / len(which))
+            for (group, rows, _), part in zip(parts, gradient, strict=True):
+                rise[group][rows].add_(part, alpha=1 / len(which))
         if self.perceptual is not None and self.perceptual_weight > 0:
             torch._foreach_sub_(rise, self._perceptual_gradient(self.perceptual, deltas))
         return total, rise
 
     def reached(self, stored: Sequence[Tensor]) -> float:
         """Return the mean over the surrogates of the cosine that perturbations reach without augmentation."""
-        values = []
+        values, parts = [], list(self.images.parts(self.micro_batch))
         for surrogate, target in zip(self.surrogates, self.targets, strict=True):
-            chunks = self._chunks(surrogate, stored, View(), self.images.parts(self.micro_batch))
+            chunks = self._chunks(surrogate, [stored[group][rows] for group, rows, _ in parts], View(), parts)
             values.append(float(cosine(summed_gradient(chunks, surrogate.parameters), target)))
         return float(np.mean(values))
 
     def _chunks(
-        self, surrogate: Surrogate, deltas: Sequence[Tensor], view: View, parts: Iterator[tuple[int, slice, slice]]
+        self, surrogate: Surrogate, deltas: Sequence[Tensor], view: View, parts: Sequence[tuple[int, slice, slice]]
     ) -> list[Chunk]:
-        def chunk(group: int, rows: slice, places: slice) -> Callable[[], Tensor]:
+        """Return one chunk a part; `deltas` holds a tensor for each."""
+
+        def chunk(delta: Tensor, group: int, rows: slice, places: slice) -> Callable[[], Tensor]:
             def loss() -> Tensor:
-                delta = deltas[group][rows]
-                delta = round_straight_through(delta) if view.rounded else delta
-                batch = fit(self.originals[group][rows] + delta, self.image_size)
+                seen = round_straight_through(delta) if view.rounded else delta
+                batch = fit(self.originals[group][rows] + seen, self.image_size)
                 if view.numbers is not None:
                     batch = augment(batch, view.numbers[places], self.recipe)
                 return F.cross_entropy(surrogate.model(batch), self.labels[places], reduction="sum")
 
             return loss
 
-        return [chunk(*part) for part in parts]
+        return [chunk(delta, *part) for delta, part in zip(deltas, parts, strict=True)]
 
     def _takes_exact(self, number: int, deltas: Sequence[Tensor], view: View) -> bool:
         """Say which derivative a surrogate takes; compare both, once, on the key's first images."""
@@ -208,10 +212,11 @@ class Objective:
             self._exact[number] = True
             return True
         first = next(self.images.parts(COMPARED_IMAGES))
-        chunks, data = self._chunks(surrogate, deltas, view, iter([first])), [deltas[first[0]]]
-        _, (exact,) = alignment(chunks, surrogate.parameters, target, data)
-        _, (difference,) = alignment_by_difference(chunks, surrogate.parameters, target, data)
-        agreement = float((exact.sign() == difference.sign())[first[1]].float().mean())
+        leaf = deltas[first[0]][first[1]].detach().requires_grad_()
+        chunks = self._chunks(surrogate, [leaf], view, [first])
+        _, (exact,) = alignment(chunks, surrogate.parameters, target, [leaf])
+        _, (difference,) = alignment_by_difference(chunks, surrogate.parameters, target, [leaf])
+        agreement = float((exact.sign() == difference.sign()).float().mean())
         self._exact[number] = agreement < AGREEMENT
         if agreement < AGREEMENT:
             kind = type(surrogate.model).__name__
