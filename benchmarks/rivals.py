@@ -81,7 +81,7 @@ def textbook(task: Task, record: Record, *, steps: int = 250, ours: bool = False
     adam = torch.optim.Adam([delta])
     momentum = Momentum([delta], [task.images], task.eps, DEFAULT_LR["momentum"], "cosine", steps)
     for step in range(steps):
-        numbers = lattice(task.seed, "rival-augment", task.ids, NUMBERS[task.recipe], step) if ours else task.numbers(step)
+        numbers = lattice(task.numbers(0), step) if ours else task.numbers(step)
         with sdpa_kernel(SDPBackend.MATH):
             batch = augment(fit(task.images + delta, task.size), numbers, task.recipe)
             cosine = F.cosine_similarity(gradient(batch, task.labels, graph=True), target, dim=0)

@@ -50,26 +50,23 @@ def uniforms(seed: int, purpose: str, ids: Iterable[int], count: int, *counters:
     return torch.from_numpy(np.stack(rows)) if rows else torch.empty(0, count)
 
 
-def lattice(seed: int, purpose: str, ids: Iterable[int], count: int, position: int) -> Tensor:
-    """Draw `count` numbers for each id, spread evenly over successive positions.
+def lattice(starts: Tensor, position: int) -> Tensor:
+    """Move numbers on so that they spread evenly over successive positions.
 
-    Each item starts at a random point and moves on by the powers of the inverse of the generalised golden ratio (an additive
-    recurrence, M. Roberts 2018). At each position the numbers are uniform and independent between items, as those of `uniforms`
-    are; an average over positions settles sooner.
+    Each row moves by the powers of the inverse of the generalised golden ratio (an additive recurrence, M. Roberts 2018).
+    From starts that are uniform and independent, the numbers at each position are so too; their average over positions settles
+    sooner than that of independent draws.
 
     Args:
-        seed: Any integer.
-        purpose: What the numbers are for.
-        ids: One integer an item.
-        count: d, numbers an item.
-        position: Not negative, for instance the step.
+        starts: (N, d) float in [0, 1), for instance of `uniforms`.
+        position: Not negative, for instance the step; at 0 the starts themselves come back.
 
     Returns:
-        (N, count) float32 in [0, 1).
+        (N, d) float32 in [0, 1).
     """
-    ratio = 2.0
+    count, ratio = starts.shape[1], 2.0
     for _ in range(64):  # the positive root of x^(d + 1) = x + 1, a fixed point that is reached to the last bit
         ratio = (1 + ratio) ** (1 / (count + 1))
     moves = position * np.power(ratio, -np.arange(1.0, count + 1))
-    points = (uniforms(seed, purpose, ids, count).double() + torch.from_numpy(moves)) % 1
+    points = (starts.double() + torch.from_numpy(moves)) % 1
     return points.float().clamp(max=1 - 2**-24)  # a double just below 1 would round up to it

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from taggant_lightning.data.augment import NUMBERS, augment
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
-from taggant_lightning.streams import lattice
+from taggant_lightning.streams import lattice, uniforms
 from taggant_lightning.taggants.alignment import (
     RELATIVE_STEP,
     Chunk,
@@ -142,14 +142,17 @@ class Objective:
         self.originals = [group.to(device, self.dtype) for group in images.images]
         self.labels = torch.full((len(images.ids),), images.label, device=device)
         self.targets = [s.key_gradient(key_image.to(device, self.dtype), images.label) for s in surrogates]
+        self._starts: dict[tuple[int, str], Tensor] = {}
         self._exact: list[bool | None] = [{"exact": True, "difference": False, "auto": None}[derivative] for _ in surrogates]
 
     def view(self, seed: int, key: int, restart: int, step: int, *, rounded: bool) -> View:
         """Return how the images are seen in one step."""
         if self.recipe == "none":
             return View(None, rounded)
-        numbers = lattice(seed, f"craft-augment-{key}-{restart}", self.images.ids, NUMBERS[self.recipe], step)
-        return View(numbers, rounded)
+        purpose = f"craft-augment-{key}-{restart}"
+        if (seed, purpose) not in self._starts:
+            self._starts[seed, purpose] = uniforms(seed, purpose, self.images.ids, NUMBERS[self.recipe])
+        return View(lattice(self._starts[seed, purpose], step), rounded)
 
     def ascent(self, deltas: Sequence[Tensor], view: View, which: Sequence[int]) -> tuple[float, list[Tensor]]:
         """Return the mean cosine on some surrogates, and the derivative of the objective, uphill.

@@ -77,16 +77,17 @@ def test_streams_are_keyed_and_independent_of_company() -> None:
         stream(0, "x", 1, 2, 3, 4)
 
 
-def test_lattice_is_uniform_keyed_and_settles_sooner() -> None:
+def test_lattice_is_uniform_and_settles_sooner() -> None:
     ids = range(400)
-    steps = torch.stack([lattice(1, "a", ids, 3, position) for position in range(100)])
+    starts = uniforms(1, "a", ids, 3)
+    steps = torch.stack([lattice(starts, position) for position in range(100)])
     assert steps.shape == (100, 400, 3)
     assert 0 <= steps.min() <= steps.max() < 1
     # At one position the numbers of different items are uniform: each tenth holds about a tenth.
     counts = torch.histc(steps[17].flatten(), 10, 0, 1)
     assert (counts - 120).abs().max() < 4 * 120**0.5
-    assert torch.equal(lattice(1, "a", [7, 3], 3, 5), steps[5, [7, 3]])
-    assert torch.equal(lattice(1, "a", [7], 3, 0), uniforms(1, "a", [7], 3))
+    assert torch.equal(lattice(starts[[7, 3]], 5), steps[5, [7, 3]])
+    assert torch.equal(lattice(starts, 0), starts)
     # Over as many positions as crafting has steps, each number's mean lies nearer to a half than that of independent draws.
     independent = torch.stack([uniforms(1, "a", ids, 3, position) for position in range(100)])
     assert (steps.mean(dim=0).std(dim=0) < 0.7 * independent.mean(dim=0).std(dim=0)).all()
