@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--images-per-key", type=int, default=100)
     parser.add_argument("--grid", type=int, default=4)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--selection", default="random", choices=["random", "gradient_norm"])
+    parser.add_argument("--selection", default="gradient_norm", choices=["random", "gradient_norm"])
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -33,7 +33,7 @@ from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants.crafting import Crafted, craft_key
 from taggant_lightning.taggants.detection import ask, key_images
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
-from taggant_lightning.taggants.round import assemble
+from taggant_lightning.taggants.round import assemble, gradient_norms
 from taggant_lightning.taggants.selection import select
 
 TOP_K = 10
@@ -121,21 +121,21 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
     setting_of = [(slot + world) % len(names) for slot in slots]
     keys_of = [keysets[SETTINGS[names[setting]][1]] for setting in setting_of]
     labels = np.array([keys.labels[slot] for slot, keys in enumerate(keys_of)])
+    made = surrogates(world, names, original)
     chosen = select(
         original.train_source.labels,
         original.train_indices,
         labels,
         images_per_key=arguments.images_per_key,
         minimum=4,
-        selection="random",
+        selection=arguments.selection,
         seed=world,
-        score=lambda ids: np.zeros(len(ids)),
+        score=lambda ids: gradient_norms(made["small_cnn", 0, 8], original.train_source, ids, SIZE),
     )
     images = [
         SigningImages.of(ids.tolist(), [original.train_source.pixels(int(i)) for i in ids], int(label))
         for ids, label in zip(chosen, labels, strict=True)
     ]
-    made = surrogates(world, names, original)
     settings = TaggantSigning("", "", steps=arguments.steps, seed=world).settings(original)
     seen, crafted = {grid: key_images(keys, SIZE) for grid, keys in keysets.items()}, list[Crafted]()
     seconds = dict.fromkeys(names, 0.0)
@@ -194,6 +194,7 @@ def main() -> None:
     parser.add_argument("--kinds", default=";".join(BOBS), help="kinds of Bobs, joined by semicolons")
     parser.add_argument("--num-keys", type=int, default=10, help="keys a setting")
     parser.add_argument("--images-per-key", type=int, default=50)
+    parser.add_argument("--selection", default="gradient_norm", choices=["random", "gradient_norm"])
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--jobs", type=int, default=2, help="worlds at a time, one thread each")
     parser.add_argument("--json", help="file for the figures")
@@ -206,7 +207,9 @@ def main() -> None:
         (Path(arguments.child) / "result.json").write_text(json.dumps(result))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    options = {n: getattr(arguments, n) for n in ("bobs", "surrogates", "kinds", "num_keys", "images_per_key", "steps")}
+    options = {
+        n: getattr(arguments, n) for n in ("bobs", "surrogates", "kinds", "num_keys", "images_per_key", "selection", "steps")
+    }
     words = [w for n, v in options.items() for w in (f"--{n.replace('_', '-')}", str(v))]
     with ThreadPoolExecutor(arguments.jobs) as pool:
         worlds = list(pool.map(lambda world: child(world, words), range(first, last + 1)))

@@ -64,7 +64,7 @@ class TaggantSigning(Callback):
             that is an ensemble, all its members.
         ensemble: With several surrogates, each step asks the next one (`alternate`) or all of them (`mean`).
         parameters: Name patterns (as `*.weight`) of the parameters whose gradients are aligned; None for all trainable ones.
-        selection: `random` or `gradient_norm`.
+        selection: `gradient_norm` signs the images of a class that the surrogate finds hardest, `random` any.
         augment: Recipe that signing images go through while crafting; None takes the data's.
         derivative: `exact`: double backward; `difference`: from first derivatives, faster and leaner, for smooth models;
             `auto`: differences for each surrogate on which both agree.
@@ -96,7 +96,7 @@ class TaggantSigning(Callback):
         surrogates: list[str] | None = None,
         ensemble: Ensemble = "alternate",
         parameters: list[str] | None = None,
-        selection: Literal["random", "gradient_norm"] = "random",
+        selection: Literal["random", "gradient_norm"] = "gradient_norm",
         augment: str | None = None,
         derivative: Derivative = "auto",
         micro_batch: int = 64,
