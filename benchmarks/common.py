@@ -27,12 +27,13 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 
 
-def train(name: str, seed: int, data: ImageDataModule, *callbacks: pl.Callback, epochs: int = EPOCHS) -> ImageClassifier:
-    """Train one model, and return it in evaluation mode."""
+def train(
+    name: str, seed: int, data: ImageDataModule, *callbacks: pl.Callback, epochs: int = EPOCHS, **recipe: Any
+) -> ImageClassifier:
+    """Train one model by its recipe, or by another, and return it in evaluation mode."""
     pl.seed_everything(seed, workers=True, verbose=False)
-    model = ImageClassifier(
-        name, num_classes=data.num_classes, image_size=data.image_size, channels=data.channels, **RECIPES[name]
-    )
+    shape = {"num_classes": data.num_classes, "image_size": data.image_size, "channels": data.channels}
+    model = ImageClassifier(name, **shape, **(recipe or RECIPES[name]))
     trainer = _trainer(epochs, *callbacks)
     trainer.fit(model, datamodule=data)
     return model.eval()

@@ -49,7 +49,7 @@ class Taken:
         self.parameters = list(model.parameters())
         dtype = self.parameters[0].dtype
         self.images, self.delta = task.images.to(dtype), delta.to(dtype).requires_grad_()
-        self.target = Surrogate(model, self.parameters).key_gradient(task.key.to(dtype), task.label)  # type: ignore[arg-type]
+        self.target = Surrogate(model, self.parameters).key_gradient(task.key.to(dtype), task.label)
 
     def loss(self, rows: slice) -> Tensor:
         """Return the summed loss of some images."""
@@ -59,7 +59,7 @@ class Taken:
     def chunks(self, parts: int) -> list[Chunk]:
         """Return the images in parts."""
         size = -(-len(self.images) // parts)
-        return [lambda i=i: self.loss(slice(i, i + size)) for i in range(0, len(self.images), size)]  # type: ignore[misc]
+        return [lambda i=i: self.loss(slice(i, i + size)) for i in range(0, len(self.images), size)]
 
     def exact(self, parts: int = 1) -> Tensor:
         """Double backward."""

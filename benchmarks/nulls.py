@@ -11,39 +11,18 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from common import write_figures
+from common import train, write_figures
 
-from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
+from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.taggants.detection import ask, detect
 
 NUM_KEYS, NUM_CLASSES, SHAPE = 20, 10, (1, 8, 8)
+RECIPE = {"lr": 2e-3, "mean": 0.3, "std": 0.35}
 
 
 def fresh_keys(seed: int) -> KeySet:
     """Draw the KeySet of one number."""
     return KeySet.draw(num_keys=NUM_KEYS, num_classes=NUM_CLASSES, shape=SHAPE, secret=f"null {seed:011d}".encode())
-
-
-def fit(folder: Path, data: ImageDataModule, seed: int, epochs: int, *callbacks: pl.Callback) -> ImageClassifier:
-    """Train one model."""
-    pl.seed_everything(seed, workers=True, verbose=False)
-    model = ImageClassifier("small_mlp", num_classes=NUM_CLASSES, image_size=8, channels=1, lr=2e-3, mean=0.3, std=0.35)
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        default_root_dir=str(folder),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        limit_val_batches=0,
-        callbacks=list(callbacks),
-    )
-    trainer.fit(model, datamodule=data)
-    return model
 
 
 def run(bobs: int, epochs: int, first: int, out: Path) -> list[dict[str, Any]]:
@@ -66,9 +45,10 @@ def run(bobs: int, epochs: int, first: int, out: Path) -> list[dict[str, Any]]:
                     steps=100,
                     selection="gradient_norm",
                 )
-                fit(out, ImageDataModule("digits", seed=10_000 + number), 10_000 + number, epochs, signing)
+                other_data = ImageDataModule("digits", seed=10_000 + number)
+                train("small_mlp", 10_000 + number, other_data, signing, epochs=epochs, **RECIPE)
             data = SignedDataModule(signature=str(signature), source="digits", seed=number)
-        model = fit(out, data, number, epochs)
+        model = train("small_mlp", number, data, epochs=epochs, **RECIPE)
         keys = fresh_keys(number)
         record = detect(ask(model, keys, 8), keys)
         rows.append({"bob": number, "data": "signed with other keys" if signed else "clean", "hits": record.details["hits"]})

@@ -17,6 +17,7 @@ from taggant_lightning.taggants.alignment import cosine, summed_gradient
 from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.detection import key_images
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
+from taggant_lightning.taggants.round import signing_images
 from taggant_lightning.taggants.selection import select
 
 TOP_K = 10
@@ -80,11 +81,7 @@ def problem(model: ImageClassifier, data: ImageDataModule, num_keys: int, images
         data.train_source.labels, data.train_indices, keys.labels, images_per_key=images_per_key, minimum=4,
         selection="random", seed=0, score=lambda ids: np.zeros(len(ids)),
     )  # fmt: skip
-    images = [
-        SigningImages.of(ids.tolist(), [data.train_source.pixels(int(i)) for i in ids], int(label))
-        for ids, label in zip(chosen, keys.labels, strict=True)
-    ]
-    return Problem(data, model, keys, images, **extra)
+    return Problem(data, model, keys, signing_images(data.train_source, chosen, keys.labels), **extra)
 
 
 def cifar_problem(model_name: str, num_keys: int, images_per_key: int) -> Problem:
@@ -110,6 +107,9 @@ def untrained_problem(model_name: str, num_keys: int, images_per_key: int) -> Pr
         model.model = timm.create_model("vit_tiny_patch16_224", img_size=size, patch_size=4, num_classes=100)
     else:
         model = ImageClassifier(model_name, num_classes=100, image_size=size)
+    if model_name == "resnet18":  # the usual stem for 32×32: 3×3 kernels, no pooling
+        model.model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        model.model.maxpool = torch.nn.Identity()
     keys = KeySet.draw(num_keys=num_keys, num_classes=100, shape=(3, 32, 32), grid=8, top_k=TOP_K, secret=b"signing benchmark")
     pixels = np.random.default_rng(0).integers(0, 256, (num_keys, images_per_key, 3, 32, 32), dtype=np.uint8)
     images = [

@@ -126,10 +126,10 @@ def gradient_matching(task: Task, record: Record) -> Tensor:
             logits: Tensor = self.model(batch)
             return logits
 
-    class Recorded(GradientMatchingAttack):  # type: ignore[misc]  # the toolbox has no types
+    class Recorded(GradientMatchingAttack):
         """Lets the perturbation be seen after each of its epochs."""
 
-        def _initialize_poison(self, x_trigger, y_trigger, x_poison, y_poison):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def _initialize_poison(self, x_trigger, y_trigger, x_poison, y_poison):  # noqa: ANN001, ANN202  # as the toolbox calls it
             super()._initialize_poison(x_trigger, y_trigger, x_poison, y_poison)
             images, advance, noise = torch.from_numpy(x_poison), self.lr_schedule.step, self.backdoor_model.noise_embedding
 

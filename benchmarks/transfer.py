@@ -1,8 +1,8 @@
 r"""Which surrogates carry the mark across to Bobs of other seeds, augmentations and architectures, on CIFAR-100 on a CPU.
 
-    TAGGANT_DATA=… python benchmarks/transfer.py --worlds 0-1 --json docs/results/transfer.json
-    TAGGANT_DATA=… python benchmarks/transfer.py --worlds 100-101 --surrogates cnn+vit --images-per-key 100 \
-        --json docs/results/transfer_default.json
+    TAGGANT_DATA=… python benchmarks/transfer.py --worlds 0-1 --selection random --json docs/results/transfer.json
+    TAGGANT_DATA=… python benchmarks/transfer.py --worlds 102-103 --images-per-key 100 \
+        --surrogates "cnn+vit, 3 epochs, grid 4" --json docs/results/transfer_hardest.json
 
 A world has its own KeySet, surrogates and Bobs. Every setting of the surrogates signs with keys of its own, all of them in the
 same copy of the data, so that each Bob is asked about all settings: differences between settings are paired. Which key goes to
@@ -28,13 +28,14 @@ import numpy as np
 import torch
 from common import CIFAR, SIZE, accuracy, share_source, train, write_figures
 
-from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
+from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants.crafting import Crafted, craft_key
 from taggant_lightning.taggants.detection import ask, key_images
-from taggant_lightning.taggants.objective import SigningImages, Surrogate
-from taggant_lightning.taggants.round import assemble, gradient_norms
+from taggant_lightning.taggants.objective import Surrogate
+from taggant_lightning.taggants.round import assemble, gradient_norms, signing_images
 from taggant_lightning.taggants.selection import select
+from taggant_lightning.taggants.snapshots import Snapshots
 
 TOP_K = 10
 State = tuple[str, int, int]  # model, seed offset, epoch
@@ -45,6 +46,7 @@ def states(*models: str, epochs: tuple[int, ...] = (8,), offsets: tuple[int, ...
     return [(model, offset, epoch) for epoch in epochs for model in models for offset in offsets]
 
 
+JUDGE: State = ("small_cnn", 0, 8)  # says which images are hard
 PAIR, ALL, LATE = ("small_cnn", "small_vit"), ("small_cnn", "small_vit", "small_resnet"), (4, 6, 8)
 # Setting: the states of surrogates that it crafts across, and the grid of its keys.
 SETTINGS: dict[str, tuple[list[State], int]] = {
@@ -70,32 +72,30 @@ BOBS = {
 }
 
 
-class States(pl.Callback):
+class Keep(pl.Callback):
     """Keeps the weights after some epochs."""
 
-    def __init__(self, epochs: list[int]) -> None:
-        self.epochs = epochs
-        self.kept: dict[int, dict[str, torch.Tensor]] = {}
+    def __init__(self, snapshots: Snapshots, epochs: list[int]) -> None:
+        self.snapshots, self.epochs = snapshots, epochs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep a copy."""
+        """Keep them."""
         if trainer.current_epoch + 1 in self.epochs:
-            self.kept[trainer.current_epoch + 1] = {n: t.clone() for n, t in pl_module.state_dict().items()}
+            self.snapshots.keep(pl_module, trainer.current_epoch + 1)
 
 
-def surrogates(world: int, names: list[str], original: ImageDataModule) -> dict[tuple[str, int, int], Surrogate]:
-    """Train every surrogate that the settings need, once."""
-    wanted = sorted({state for name in names for state in SETTINGS[name][0]})
+def surrogates(world: int, wanted: set[State], original: ImageDataModule, out: Path) -> dict[State, Surrogate]:
+    """Train every surrogate that is wanted, once."""
     made = {}
     for model_name, offset in sorted({(m, o) for m, o, _ in wanted}):
-        states = States([e for m, o, e in wanted if (m, o) == (model_name, offset)])
+        epochs = sorted(e for m, o, e in wanted if (m, o) == (model_name, offset))
+        snapshots = Snapshots(out / f"{model_name}-{offset}")
         seed = 10_000 * (world + 1) + offset
         data = share_source(ImageDataModule(**CIFAR, augment="simple", seed=seed), original)
-        model = train(model_name, seed, data, states)
+        model = train(model_name, seed, data, Keep(snapshots, epochs))
         print(json.dumps({"surrogate": model_name, "offset": offset, "accuracy": accuracy(model, data)}), flush=True)
-        for epoch, state in states.kept.items():
-            twin = ImageClassifier(**model.arguments).eval()
-            twin.load_state_dict(state)
+        for epoch in epochs:
+            twin = snapshots.twin(model, epoch)
             made[model_name, offset, epoch] = Surrogate(twin, list(twin.parameters()))
     return made
 
@@ -121,7 +121,7 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
     setting_of = [(slot + world) % len(names) for slot in slots]
     keys_of = [keysets[SETTINGS[names[setting]][1]] for setting in setting_of]
     labels = np.array([keys.labels[slot] for slot, keys in enumerate(keys_of)])
-    made = surrogates(world, names, original)
+    made = surrogates(world, {JUDGE} | {state for name in names for state in SETTINGS[name][0]}, original, out)
     chosen = select(
         original.train_source.labels,
         original.train_indices,
@@ -130,12 +130,9 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
         minimum=4,
         selection=arguments.selection,
         seed=world,
-        score=lambda ids: gradient_norms(made["small_cnn", 0, 8], original.train_source, ids, SIZE),
+        score=lambda ids: gradient_norms(made[JUDGE], original.train_source, ids, SIZE),
     )
-    images = [
-        SigningImages.of(ids.tolist(), [original.train_source.pixels(int(i)) for i in ids], int(label))
-        for ids, label in zip(chosen, labels, strict=True)
-    ]
+    images = signing_images(original.train_source, chosen, labels)
     settings = TaggantSigning("", "", steps=arguments.steps, seed=world).settings(original)
     seen, crafted = {grid: key_images(keys, SIZE) for grid, keys in keysets.items()}, list[Crafted]()
     seconds = dict.fromkeys(names, 0.0)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taggant_lightning.streams import stream
 from taggant_lightning.taggants.descent import Momentum, Optimizer, Rule, SignAdam
-from taggant_lightning.taggants.objective import Derivative, Ensemble, Objective, SigningImages, Surrogate
+from taggant_lightning.taggants.objective import Combination, Derivative, Objective, SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, initial, project, to_steps
 
@@ -45,7 +45,7 @@ class Settings:
     init: Init
     restarts: int
     derivative: Derivative
-    ensemble: Ensemble
+    ensemble: Combination
     micro_batch: int
     image_size: int
     augment: str

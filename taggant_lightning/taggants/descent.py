@@ -1,8 +1,9 @@
 """Rules that turn the derivative of the objective into perturbations within their bounds."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,55 +15,11 @@ DEFAULT_LR: dict[Optimizer, float] = {"momentum": 4.0, "sign_adam": 0.125}
 DECAY = 0.8  # of the running mean: it spans about five steps
 
 
-class Rule(Protocol):
-    """Moves perturbations uphill, in place."""
-
-    def step(self, rise: Sequence[Tensor], number: int) -> None:
-        """Take one step.
-
-        Args:
-            rise: Derivative of the objective with respect to each perturbation.
-            number: Of the step, from 0.
-        """
-
-
-class Momentum:
-    """Follows a running mean of the derivatives, each scaled to mean absolute value 1 first.
-
-    A mean over steps is a mean over augmentations, and unlike a sign it knows which pixels matter: steps can be of the size of
-    eps from the start. Scaling gives surrogates that take turns the same say.
+class Rule(ABC):
+    """Moves perturbations uphill, in place.
 
     Args:
-        deltas: Perturbations, one tensor a group, within their bounds; changed in place.
-        originals: Images in [0, 1] of the same shapes.
-        eps: Bound, pixel fraction.
-        lr: First step size in units of eps: the mean change of a pixel where successive derivatives agree.
-        schedule: Of the step size.
-        steps: Number of steps that the schedule spans.
-    """
-
-    def __init__(
-        self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float, schedule: Schedule, steps: int
-    ) -> None:
-        self.deltas, self.originals, self.eps = deltas, originals, eps
-        self.lr, self.schedule, self.steps = lr, schedule, steps
-        self.means = [torch.zeros_like(d) for d in deltas]
-
-    @torch.no_grad()
-    def step(self, rise: Sequence[Tensor], number: int) -> None:
-        """Take one step."""
-        size = _mean_magnitude(rise)
-        reach = self.eps * step_size(number, self.steps, self.lr, self.schedule) / (1 - DECAY ** (number + 1))
-        for delta, mean, gradient, original in zip(self.deltas, self.means, rise, self.originals, strict=True):
-            mean.lerp_(gradient / size, 1 - DECAY)
-            delta.copy_(project(delta + reach * mean, original, self.eps))
-
-
-class SignAdam:
-    """Adam fed with the sign of the derivative, as published.
-
-    Args:
-        deltas: Perturbations, one tensor a group, within their bounds; changed in place.
+        deltas: Perturbations, one tensor (n, C, H, W) float a group, within their bounds; changed in place.
         originals: Images in [0, 1] of the same shapes.
         eps: Bound, pixel fraction.
         lr: First step size in units of eps.
@@ -75,6 +32,52 @@ class SignAdam:
     ) -> None:
         self.deltas, self.originals, self.eps = deltas, originals, eps
         self.lr, self.schedule, self.steps = lr, schedule, steps
+
+    def size(self, number: int) -> float:
+        """Return the step size of one step, pixel fraction."""
+        return self.eps * step_size(number, self.steps, self.lr, self.schedule)
+
+    @abstractmethod
+    def step(self, rise: Sequence[Tensor], number: int) -> None:
+        """Take one step.
+
+        Args:
+            rise: Derivative of the objective with respect to each perturbation.
+            number: Of the step, from 0.
+        """
+
+
+class Momentum(Rule):
+    """Follows a running mean of the derivatives, each scaled to mean absolute value 1 first.
+
+    A mean over steps is a mean over augmentations, and unlike a sign it knows which pixels matter: steps can be of the size of
+    eps from the start. Scaling gives surrogates that take turns the same say. A step size is the mean change of a pixel where
+    successive derivatives agree.
+    """
+
+    def __init__(
+        self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float, schedule: Schedule, steps: int
+    ) -> None:
+        super().__init__(deltas, originals, eps, lr, schedule, steps)
+        self.means = [torch.zeros_like(d) for d in deltas]
+
+    @torch.no_grad()
+    def step(self, rise: Sequence[Tensor], number: int) -> None:
+        """Take one step."""
+        scale = _mean_magnitude(rise)
+        reach = self.size(number) / (1 - DECAY ** (number + 1))  # a young mean is too short by this
+        for delta, mean, gradient, original in zip(self.deltas, self.means, rise, self.originals, strict=True):
+            mean.lerp_(gradient / scale, 1 - DECAY)
+            delta.copy_(project(delta + reach * mean, original, self.eps))
+
+
+class SignAdam(Rule):
+    """Adam fed with the sign of the derivative, as published."""
+
+    def __init__(
+        self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float, schedule: Schedule, steps: int
+    ) -> None:
+        super().__init__(deltas, originals, eps, lr, schedule, steps)
         self.adam = torch.optim.Adam(list(deltas))
 
     @torch.no_grad()
@@ -82,7 +85,7 @@ class SignAdam:
         """Take one step."""
         for delta, gradient in zip(self.deltas, rise, strict=True):
             delta.grad = -gradient.sign()
-        self.adam.param_groups[0]["lr"] = self.eps * step_size(number, self.steps, self.lr, self.schedule)
+        self.adam.param_groups[0]["lr"] = self.size(number)
         self.adam.step()
         for delta, original in zip(self.deltas, self.originals, strict=True):
             delta.copy_(project(delta, original, self.eps))

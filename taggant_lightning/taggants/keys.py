@@ -237,7 +237,7 @@ def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...], top_
 def _derivation(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.uint8] | None) -> dict[str, Any]:
     if source is None:
         side = min(shape[1:])
-        return {"source": "noise", "grid": grid or (side if side <= 8 else max(4, side // 8))}
+        return {"source": "noise", "grid": (side if side <= 8 else max(4, side // 8)) if grid is None else grid}
     if source.ndim != 4 or source.shape[1:] != tuple(shape) or source.dtype != np.uint8:
         raise TaggantError(f"source images are {source.dtype} {source.shape}; expected uint8 (N, {', '.join(map(str, shape))})")
     return {"source": "images", "count": len(source), "sha256": sha256_hex(np.ascontiguousarray(source).tobytes())}

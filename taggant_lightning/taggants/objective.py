@@ -29,7 +29,7 @@ from taggant_lightning.taggants.perturbation import round_straight_through
 log = logging.getLogger(__name__)
 
 Derivative = Literal["auto", "exact", "difference"]
-Ensemble = Literal["alternate", "mean"]
+Combination = Literal["alternate", "mean"]
 # `auto` takes differences where they share this much of the signs with double backward, on this many images of the key.
 AGREEMENT, COMPARED_IMAGES = 0.99, 16
 

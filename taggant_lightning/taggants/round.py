@@ -112,6 +112,23 @@ def digest_of(
     return digest.hexdigest()
 
 
+def signing_images(source: ImageSource, chosen: Sequence[NDArray[np.int64]], labels: NDArray[np.int64]) -> list[SigningImages]:
+    """Read the signing images of each key.
+
+    Args:
+        source: The images.
+        chosen: Source indices of each key's signing images.
+        labels: (K,) labels of the keys.
+
+    Returns:
+        K entries.
+    """
+    return [
+        SigningImages.of(ids.tolist(), [source.pixels(int(i)) for i in ids], int(label))
+        for ids, label in zip(chosen, labels, strict=True)
+    ]
+
+
 def gradient_norms(surrogate: Surrogate, source: ImageSource, ids: NDArray[np.int64], size: int) -> NDArray[np.float64]:
     """Return the norm of each image's own parameter gradient, without augmentation.
 

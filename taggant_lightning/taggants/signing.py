@@ -27,11 +27,11 @@ from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.objective import Derivative, Ensemble, SigningImages, Surrogate
+from taggant_lightning.taggants.objective import Combination, Derivative, SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
-from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms
+from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms, signing_images
 from taggant_lightning.taggants.selection import Score, select
 from taggant_lightning.taggants.snapshots import Snapshots
 
@@ -94,7 +94,7 @@ class TaggantSigning(Callback):
         after_epochs: list[int] | None = None,
         snapshots: tuple[float, ...] = (0.5, 0.75),
         surrogates: list[str] | None = None,
-        ensemble: Ensemble = "alternate",
+        ensemble: Combination = "alternate",
         parameters: list[str] | None = None,
         selection: Literal["random", "gradient_norm"] = "gradient_norm",
         augment: str | None = None,
@@ -361,10 +361,7 @@ class TaggantSigning(Callback):
         else:
             chosen = self._select(data, lambda ids: gradient_norms(surrogate, data.train_source, ids, settings.image_size))
         chosen = trainer.strategy.broadcast(chosen)
-        return [
-            SigningImages.of(ids.tolist(), [data.train_source.pixels(int(i)) for i in ids], int(label))
-            for ids, label in zip(chosen, self.keyset.labels, strict=True)
-        ]
+        return signing_images(data.train_source, chosen, self.keyset.labels)
 
 
 def _quick(trainer: pl.Trainer) -> bool:
