@@ -76,8 +76,7 @@ def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor]) -> li
     total = [torch.zeros_like(p) for p in parameters]
     for chunk in chunks:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            gradient = _parameter_gradient(chunk(), parameters, keep_graph=False)
-        torch._foreach_add_(total, [g.detach() for g in gradient])
+            _add_used(total, _parameter_gradient(chunk(), parameters, keep_graph=False))
     return total
 
 
@@ -116,8 +115,9 @@ def alignment(
     derivatives = [torch.zeros_like(d) for d in data]
     for chunk in chunks:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            gradient = _parameter_gradient(chunk(), parameters, keep_graph=True)
-            _add_used(derivatives, torch.autograd.grad(inner(gradient, direction), data, allow_unused=True))
+            along = inner(_parameter_gradient(chunk(), parameters, keep_graph=True), direction)
+            _add_used(derivatives, torch.autograd.grad(along, data, allow_unused=True))
+            del along  # with its graph, before the next chunk builds its own
     return cosine(total, target), derivatives
 
 
@@ -153,10 +153,9 @@ def alignment_by_difference(
     """
     total = [torch.zeros_like(p) for p in parameters]
     here = [torch.zeros_like(d) for d in data]
-    for chunk in chunks:
+    for chunk in chunks:  # no name for a chunk's gradient: it would live on beside the next chunk's graph
         with torch.enable_grad():
-            gradient = torch.autograd.grad(chunk(), [*parameters, *data], allow_unused=True)
-        _add_used([*total, *here], gradient)
+            _add_used([*total, *here], torch.autograd.grad(chunk(), [*parameters, *data], allow_unused=True))
     direction = cosine_derivative(total, target)
     length = norm(direction)
     if length == 0:
