@@ -31,7 +31,7 @@ test-slow: $(VENV)/.installed-dev
 test-minimum: $(VENV)/.installed-dev
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-minimum
-	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct '.[dev,onnx,wandb]'
+	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct '.[dev,onnx]'
 	$(VENV)-minimum/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed-dev

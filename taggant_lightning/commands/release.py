@@ -1,16 +1,20 @@
-"""`taggant release`: write the signed dataset as files, read it back from disk and check it."""
+"""`taggant release`: write the signed dataset as files, read every file back from disk and audit it."""
 
 import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.release import write_release
+from taggant_lightning.data.release.documents import MANIFEST, Manifest
+from taggant_lightning.data.release.layouts import make_layout
+from taggant_lightning.data.release.writing import write_release
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import sha256_file, write_secret_json
+from taggant_lightning.parallel import cores
+from taggant_lightning.stealth.audit import audit_release
 
 
 def run(words: list[str]) -> None:
@@ -18,40 +22,76 @@ def run(words: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="taggant release",
         description=__doc__,
-        epilog="Further options --data.NAME VALUE override the configuration, for instance --data.root FOLDER.",
+        epilog="A killed release goes on when the same command runs again. The audit's report lies in the Signature's folder, "
+        "audit.json; it counts signed images, so do not publish it. "
+        "Further options --data.NAME VALUE override the configuration, for instance --data.root FOLDER.",
     )
     parser.add_argument("--config", action="append", required=True, metavar="FILE", help="a configuration; only `data` is read")
     parser.add_argument("--signature", required=True, metavar="DIR", help="folder that TaggantSigning made")
     parser.add_argument("--out", required=True, metavar="DIR", help="new folder for the files to publish")
-    parser.add_argument("--format", default="png", metavar="png|npz", help="png: an ImageFolder; npz: one file")
-    parser.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words, for the manifest")
-    arguments, overrides = parser.parse_known_args(words[1:])
-    data = read_data(arguments.config, overrides)
-    signature = Signature.load(arguments.signature)
-    report = publish(data, signature, Path(arguments.out), format=arguments.format, statement=arguments.statement)
-    print(
-        f"{report['num_images']} images in {arguments.out}, {report['num_changed']} changed by at most {report['max_step']}/255"
-        f" (bound {report['bound']}/255); read back from disk, labels and classes as in the source"
+    parser.add_argument(
+        "--format",
+        default="png",
+        metavar="F",
+        help="png or webp: one file an image, in class folders; zip: the same in archives; parquet: shards as dataset hubs "
+        "read them; npz: one file of arrays; source: the layout and the names that the source has (default: %(default)s)",
     )
+    parser.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words, for manifest and card")
+    parser.add_argument("--license", default="", metavar="NAME", help="the dataset's licence, for manifest and card")
+    parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores, %(default)s)")
+    parser.add_argument("--lpips-weights", metavar="FILE", help="AlexNet's weights; with them the audit measures LPIPS")
+    parser.add_argument("--audit-only", action="store_true", help="write nothing; audit the release in --out")
+    arguments, overrides = parser.parse_known_args(words[1:])
+    if arguments.workers < 1:
+        raise TaggantError(f"workers={arguments.workers} must be at least 1")
+    data = read_data(arguments.config, overrides)
+    report = publish(
+        data,
+        Signature.load(arguments.signature),
+        Path(arguments.out),
+        format=arguments.format,
+        statement=arguments.statement,
+        license=arguments.license,
+        workers=arguments.workers,
+        perceptual_weights=arguments.lpips_weights,
+        audit_only=arguments.audit_only,
+    )
+    write_secret_json(Path(arguments.signature) / "audit.json", report)
+    for line in summary(report, arguments.out):
+        print(line)
 
 
 def publish(
-    data: ImageDataModule, signature: Signature, out: Path, *, format: str = "png", statement: str = ""
+    data: ImageDataModule,
+    signature: Signature,
+    out: Path,
+    *,
+    format: str = "png",
+    statement: str = "",
+    license: str = "",
+    workers: int = 1,
+    perceptual_weights: str | None = None,
+    audit_only: bool = False,
 ) -> dict[str, Any]:
-    """Write the training images in use with the Signature applied, and check what was written.
+    """Write the training images in use with the Signature applied, and audit what was written.
 
     Args:
         data: The original data.
         signature: Made for it.
-        out: New folder.
-        format: `png` or `npz`.
+        out: New folder; with `audit_only` the release in question.
+        format: `png`, `webp`, `npz`, `zip`, `parquet` or `source`.
         statement: The dataset in words.
+        license: Its licence.
+        workers: Processes; a script that asks for more than one needs its `if __name__ == "__main__":`.
+        perceptual_weights: File with AlexNet's weights, for LPIPS.
+        audit_only: Whether to write nothing.
 
     Returns:
-        What was found on reading back.
+        What `audit_release` returns.
 
     Raises:
         TaggantError: If the Signature belongs to other data, or the files are not as they should be.
+        OSError: If the disk is full; the same call goes on.
     """
     source = signature.apply(data.train_source)
     outside = set(signature.indices.tolist()) - set(data.train_indices.tolist())
@@ -59,21 +99,71 @@ def publish(
         raise TaggantError(
             f"{len(outside)} signed images are outside train_subset={data.train_subset}; release the subset that was signed"
         )
-    return write_release(
-        source,
-        data.train_indices,
-        out,
-        format=format,  # type: ignore[arg-type]  # checked by write_release, with its message
+    layout = make_layout(format, source, data.train_indices, came_from=data.source)
+    origin = {"fingerprint": data.train_source.fingerprint}
+    earlier = getattr(data, "release", None)
+    if earlier is not None:  # a release of another owner: name it, and with it her commitment
+        origin["release"] = sha256_file(Path(earlier) / MANIFEST)
+    manifest = Manifest(
+        layout=layout.name,
+        codec=layout.codec,
+        classes=source.classes,
+        folders=layout.folders,
+        num_images=len(data.train_indices),
+        source=origin,
         commitment=signature.commitment,
         statement=statement,
-        progress=_bar,
+        license=license,
+        hashes="",
     )
 
+    bar = Bar()
 
-def _bar(count: int, what: str) -> Iterator[int]:
-    from tqdm.auto import tqdm
+    def check(folder: Path) -> dict[str, Any]:
+        return audit_release(folder, layout, manifest, perceptual_weights=perceptual_weights, workers=workers, progress=bar)
 
-    return iter(tqdm(range(count), desc=what, unit="image", mininterval=1, leave=False, delay=1))
+    if audit_only:
+        return check(out)
+    return write_release(layout, manifest, out, check=check, workers=workers, progress=bar)
+
+
+def summary(report: dict[str, Any], out: str) -> list[str]:
+    """Say in a few lines what an audit found."""
+    seen = report["visibility"]
+    likeness = [
+        f"{name} {seen[key]:.{digits}f}{unit}"
+        for name, key, digits, unit in (
+            ("PSNR", "psnr_mean", 1, " dB"),
+            ("SSIM", "ssim_mean", 3, ""),
+            ("LPIPS", "lpips_mean", 4, ""),
+        )
+        if seen[key] is not None
+    ]
+    return [
+        f"{report['num_images']} images in {out}, {report['num_changed']} changed by at most {report['max_step']}/255"
+        f" (bound {report['bound']}/255); read back from disk, labels and classes as in the source",
+        *([f"signed images against their originals: {', '.join(likeness)}"] if likeness else []),
+        report["verdict"],
+        report["warning"],
+    ]
+
+
+class Bar:
+    """A progress bar that starts anew with each thing to do, and shows up for what takes longer than a second."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what = ""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` images are finished."""
+        from tqdm.auto import tqdm
+
+        if what != self._what:
+            self._what, self._bar = what, tqdm(total=total, desc=what, unit="image", mininterval=1, leave=False, delay=1)
+        self._bar.update(done - self._bar.n)
+        if done == total:
+            self._bar.close()
 
 
 def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:

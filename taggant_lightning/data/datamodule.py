@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from taggant_lightning.data.augment import NUMBERS, augment, check_recipe
 from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
-from taggant_lightning.data.release import open_release
+from taggant_lightning.data.release.reading import open_release
 from taggant_lightning.data.sampler import LateLoader, SeededSampler
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource, Split, open_source

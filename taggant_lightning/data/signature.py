@@ -150,13 +150,19 @@ class OverlaySource(ImageSource):
 
     def __init__(self, source: ImageSource, signature: Signature) -> None:
         self.original, self.signature = source, signature
-        self.labels, self.classes = source.labels, source.classes
+        self.labels, self.classes, self.names = source.labels, source.classes, source.names
         self._position = {int(index): position for position, index in enumerate(signature.indices)}
 
     @cached_property
     def signed_indices(self) -> Sequence[int]:
         """Source indices of the replaced images."""
         return sorted(self._position)
+
+    @cached_property
+    def changed_indices(self) -> list[int]:
+        """Source indices of the images that differ from their originals: a signed image may come out unchanged."""
+        pairs = zip(self.signature.indices.tolist(), self.signature.steps, strict=True)
+        return sorted(index for index, steps in pairs if np.any(steps))
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return one image, signed where the Signature says so, (C, H, W) uint8."""

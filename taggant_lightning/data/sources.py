@@ -29,10 +29,12 @@ class ImageSource(ABC):
     Attributes:
         labels: (N,) int64 in 0..len(classes)−1.
         classes: Class names in the order of the labels.
+        names: Names of the images, class folder first, or None where they have none.
     """
 
     labels: NDArray[np.int64]
     classes: list[str]
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         """N, the number of images."""
@@ -113,7 +115,8 @@ class EncodedSource(ImageSource):
     ) -> None:
         if not names:
             raise TaggantError(f"{where} holds no image; expected one folder a class with {', '.join(SUFFIXES)} files")
-        self._names, self._checks, self._read, self._where = list(names), list(checks), read, where
+        self.names = self._names = list(names)
+        self._checks, self._read, self._where = list(checks), read, where
         self.labels, self.classes = np.array(labels, dtype=np.int64), list(classes)
 
     @cached_property
@@ -215,7 +218,7 @@ def folder_source(folder: Path) -> ImageSource:
         [f.stat().st_size for f in paths],
         [label for label, _ in files],
         classes,
-        lambda i: paths[i].read_bytes(),
+        Files(paths),
         folder,
     )
 
@@ -229,7 +232,18 @@ def _imagefolder(root: str | None, split: Split) -> ImageSource:
     raise TaggantError(f"root={root} has no folder {' or '.join(names)}; expected train/CLASS/IMAGE and test/CLASS/IMAGE")
 
 
-class _Archives:
+class Files:
+    """Image files; unlike a closure it can be handed to another process."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = list(paths)
+
+    def __call__(self, index: int) -> bytes:
+        """Return one file's bytes."""
+        return self._paths[index].read_bytes()
+
+
+class Archives:
     """Zip archives opened in the process that reads them: a worker must not share its parent's file position."""
 
     def __init__(self, members: list[tuple[Path, str]]) -> None:
@@ -238,6 +252,7 @@ class _Archives:
         self._pid: int | None = None
 
     def __call__(self, index: int) -> bytes:
+        """Return one member's bytes."""
         if self._pid != os.getpid():
             self._open = {}
             self._pid = os.getpid()
@@ -271,7 +286,7 @@ def _zip(root: str | None, split: Split) -> ImageSource:
         [e[2].CRC for e in entries],
         [number[e[0]] for e in entries],
         classes,
-        _Archives([(e[3], e[2].filename) for e in entries]),
+        Archives([(e[3], e[2].filename) for e in entries]),
         folder,
     )
 

@@ -1,0 +1,122 @@
+"""Reading a release: its images as a source, in the order they were written."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from taggant_lightning.data.release.documents import HASHES, MANIFEST, Manifest, read_hash_list
+from taggant_lightning.data.release.layouts import pyarrow, stored_array
+from taggant_lightning.data.sources import Archives, ArraySource, EncodedSource, Files, ImageSource
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import read_json, sha256_hex
+
+
+def read_manifest(folder: Path) -> tuple[Manifest, list[tuple[str, str]]]:
+    """Read a release's manifest and its list of hashes.
+
+    Returns:
+        The manifest, and (name, SHA-256) pairs in the order of the images.
+
+    Raises:
+        TaggantError: If the folder or one of them is missing or damaged.
+    """
+    if not folder.is_dir():
+        raise TaggantError(f"release={folder} is no folder; write the one that `taggant release --out` made")
+    manifest = Manifest.of(read_json(folder / MANIFEST, what="release"), folder)
+    try:
+        data = (folder / HASHES).read_bytes()
+        files = read_hash_list(data)
+    except (OSError, ValueError) as error:
+        raise TaggantError(f"release={folder}: {HASHES} is missing or damaged ({error}); restore it from a copy") from None
+    if sha256_hex(data) != manifest.hashes:
+        raise TaggantError(f"release={folder}: {HASHES} is not the list that the manifest names; restore it from a copy")
+    return manifest, files
+
+
+def open_release(folder: Path) -> ImageSource:
+    """Open a release as an image source, in the order it was written.
+
+    Raises:
+        TaggantError: If the folder, its manifest or a file is missing or damaged.
+    """
+    manifest, files = read_manifest(folder)
+    for name, _ in files:
+        if not (folder / name).is_file():
+            raise TaggantError(f"release={folder}: {name} is missing; restore it from a copy")
+    if manifest.layout == "npz":
+        path = folder / "data.npz"
+        return ArraySource(stored_array(path, "train_x"), stored_array(path, "train_y"), manifest.classes)
+    label = {name: number for number, name in enumerate(manifest.folders)}
+    try:
+        if manifest.layout == "zip":
+            return _zipped(folder, manifest, files, label)
+        if manifest.layout == "parquet":
+            return _parquet(folder, manifest, files)
+        names = [name.split("/", 1)[1] for name, _ in files]  # without train/
+        return EncodedSource(
+            names,
+            [int(digest[:12], 16) for _, digest in files],
+            [label[name.split("/")[0]] for name in names],
+            manifest.classes,
+            Files([folder / name for name, _ in files]),
+            folder,
+        )
+    except (OSError, KeyError, IndexError, zipfile.BadZipFile) as error:
+        raise TaggantError(f"release={folder} is damaged ({error}); restore it from a copy") from None
+
+
+def _zipped(folder: Path, manifest: Manifest, files: list[tuple[str, str]], label: dict[str, int]) -> ImageSource:
+    members = []
+    for name, _ in files:
+        with zipfile.ZipFile(folder / name) as archive:
+            members += [(folder / name, info) for info in archive.infolist()]
+    names = [info.filename for _, info in members]
+    return EncodedSource(
+        names,
+        [info.CRC for _, info in members],
+        [label[name.split("/")[0]] for name in names],
+        manifest.classes,
+        Archives([(path, info.filename) for path, info in members]),
+        folder,
+    )
+
+
+class RowGroups:
+    """Image bytes of parquet shards; the last row group read stays in memory, for readers that go in order."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        _, pq = pyarrow()
+        self._paths = paths
+        self._where: list[tuple[int, int, int]] = []  # shard, row group, row in it
+        for shard, path in enumerate(paths):
+            metadata = pq.ParquetFile(path).metadata
+            for group in range(metadata.num_row_groups):
+                self._where += [(shard, group, row) for row in range(metadata.row_group(group).num_rows)]
+        self._held: tuple[tuple[int, int], list[Any]] | None = None
+
+    def column(self, name: str) -> list[Any]:
+        """Return a whole column, `label`, or of a structure one field, `image.path`."""
+        _, pq = pyarrow()
+        tables = (pq.ParquetFile(path).read(columns=[name]) for path in self._paths)
+        return [value for table in tables for value in table[name.split(".")[0]].to_pylist()]
+
+    def __call__(self, index: int) -> bytes:
+        """Return one image's encoded bytes."""
+        shard, group, row = self._where[index]
+        if self._held is None or self._held[0] != (shard, group):
+            _, pq = pyarrow()
+            images = pq.ParquetFile(self._paths[shard]).read_row_group(group, columns=["image"])["image"].to_pylist()
+            self._held = ((shard, group), images)
+        data: bytes = self._held[1][row]["bytes"]
+        return data
+
+
+def _parquet(folder: Path, manifest: Manifest, files: list[tuple[str, str]]) -> ImageSource:
+    pa, _ = pyarrow()
+    try:
+        rows = RowGroups([folder / name for name, _ in files])
+        labels, names = rows.column("label"), [image["path"] for image in rows.column("image.path")]
+    except pa.ArrowInvalid as error:
+        raise TaggantError(f"release={folder} is damaged ({error}); restore it from a copy") from None
+    checks = [int(sha256_hex("".join(digest for _, digest in files).encode())[:12], 16)] * len(names)
+    return EncodedSource(names, checks, labels, manifest.classes, rows, folder)

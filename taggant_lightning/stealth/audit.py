@@ -1,0 +1,248 @@
+"""The audit of a release: every file read back from disk, what must hold, and what a reader without the originals could tell.
+
+Its report counts signed images and so belongs to the owner, not into the release.
+"""
+
+import stat
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, documents
+from taggant_lightning.data.release.encoding import encode
+from taggant_lightning.data.release.layouts import Layout
+from taggant_lightning.data.release.reading import read_manifest
+from taggant_lightning.data.release.writing import FILE_TIME, Progress, quiet
+from taggant_lightning.data.signature import OverlaySource
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import sha256_file
+from taggant_lightning.parallel import in_order
+from taggant_lightning.stealth.traces import (
+    Separation,
+    high_frequency_energy,
+    jpeg_lattice,
+    separation,
+    share_signed_among_top,
+    small_coefficients,
+)
+from taggant_lightning.stealth.visibility import Pair, visibility
+
+VISIBLE_PAIRS = 200  # enough for a mean; SSIM and LPIPS are slow
+CERTAIN, TELLING, P_VALUE = 0.9, 0.55, 1e-3
+DIFFERENCING = (
+    "Whoever holds the originals finds every signed image by subtraction: publish them nowhere, and delete public copies."
+)
+
+
+class Seen(NamedTuple):
+    """What one unit's images show; arrays over the images.
+
+    Attributes:
+        steps: Largest difference from the original, 8-bit steps; -1 for another shape.
+        as_signed: Whether the image is the one that the Signature makes.
+        label: Whether its label is the source's.
+        encoder: Whether its bytes are those that the release's encoder makes of it.
+        signed: Whether it is signed.
+        traces: (images, 4): bytes, high-frequency energy, JPEG lattice, small coefficients.
+        before: The same of the originals.
+    """
+
+    steps: NDArray[np.int64]
+    as_signed: NDArray[np.bool_]
+    label: NDArray[np.bool_]
+    encoder: NDArray[np.bool_]
+    signed: NDArray[np.bool_]
+    traces: NDArray[np.float64]
+    before: NDArray[np.float64]
+
+
+TRACES = {
+    "file_bytes": "file size",
+    "high_frequency_energy": "high-frequency energy",
+    "jpeg_lattice": "the JPEG lattice",
+    "small_coefficients": "JPEG's small coefficients",
+}
+
+
+@dataclass(frozen=True)
+class ExamineUnit:
+    """Reads one unit of a release back. Picklable.
+
+    Attributes:
+        layout: The layout, of the signed source.
+        folder: The release.
+    """
+
+    layout: Layout
+    folder: Path
+
+    def __call__(self, unit: int) -> Seen:
+        """Read and compare."""
+        overlay, codec, rows = self.layout.source, self.layout.codec, []
+        if not isinstance(overlay, OverlaySource):
+            raise TypeError("an audit compares a signed source with its release")
+        signed = set(overlay.changed_indices)
+        places = self.layout.units[unit]
+        for place, item in zip(places, self.layout.items(self.folder, unit), strict=True):
+            index = int(self.layout.indices[place])
+            before, wanted = overlay.original.pixels(index), overlay.pixels(index)
+            same_shape = item.pixels.shape == before.shape
+            step = int(np.abs(item.pixels.astype(np.int32) - before).max()) if same_shape else -1
+            traces = _traces(item.pixels, item.data)
+            changed = index in signed
+            earlier = _traces(before, encode(before, codec) if codec else None) if changed else traces
+            own = encode(item.pixels, codec) == item.data if codec else True
+            label = item.label == int(overlay.labels[index])
+            rows.append((step, np.array_equal(item.pixels, wanted), label, own, changed, traces, earlier))
+        return Seen(*(np.array(column) for column in zip(*rows, strict=True)))
+
+
+def _traces(pixels: NDArray[np.uint8], data: bytes | None) -> tuple[float, float, float, float]:
+    size = float("nan") if data is None else float(len(data))
+    return size, high_frequency_energy(pixels), jpeg_lattice(pixels), small_coefficients(pixels)
+
+
+def audit_release(
+    folder: Path,
+    layout: Layout,
+    expected: Manifest,
+    *,
+    perceptual_weights: str | None = None,
+    workers: int = 1,
+    progress: Progress = quiet,
+) -> dict[str, Any]:
+    """Read a release back from disk, compare it with what it should be, and measure what it tells.
+
+    Args:
+        folder: The release.
+        layout: The layout that it was written in, of the signed source.
+        expected: The manifest that it should have; its list of hashes is taken from the files.
+        perceptual_weights: File with the weights of LPIPS's trunk (AlexNet); None leaves LPIPS out.
+        workers: Processes.
+        progress: As in `write_release`.
+
+    Returns:
+        num_images, num_changed, max_step (8-bit steps), bound, visibility (PSNR, SSIM, LPIPS of signed images), traces (for
+        each: auc and p_value of telling signed from unsigned images, auc_of_originals, share_of_top_percent), verdict and
+        warning in words.
+
+    Raises:
+        TaggantError: If anything is not as it should be: a file's hash, place, time, permissions or encoder settings, a label
+            or class, a pixel beyond the bound, a file that does not belong, a document that says something else. All faults
+            are named; images are counted and not named, since they may be signed ones.
+    """
+    overlay = layout.source
+    if not isinstance(overlay, OverlaySource):
+        raise TypeError("an audit compares a signed source with its release")
+    faults = _outer_faults(folder, expected, workers)
+    units = range(len(layout.units))
+    total = len(layout.indices)
+    seen: list[Seen] = []
+    for some in in_order(ExamineUnit(layout, folder), units, workers):
+        seen.append(some)
+        progress("auditing", sum(len(part.steps) for part in seen), total)
+    everything = Seen(*(np.concatenate(column) for column in zip(*seen, strict=True)))
+    faults += _image_faults(everything, overlay.signature.bound)
+    if faults:
+        raise TaggantError(f"release={folder} must not be published: {'; '.join(faults)}")
+    traces = {name: _tell(everything, number) for number, name in enumerate(TRACES)}
+    changed = layout.indices[everything.signed]
+    return {
+        "num_images": total,
+        "num_changed": int((everything.steps > 0).sum()),
+        "max_step": int(everything.steps.max()),
+        "bound": overlay.signature.bound,
+        "visibility": visibility(_pairs(overlay, changed[:: max(1, len(changed) // VISIBLE_PAIRS)]), perceptual_weights),
+        "traces": traces,
+        "verdict": verdict(traces),
+        "warning": DIFFERENCING,
+    }
+
+
+def _outer_faults(folder: Path, expected: Manifest, workers: int) -> list[str]:
+    """Check everything but the images: which files there are, their hashes, times and permissions, and the documents."""
+    manifest, files = read_manifest(folder)
+    faults, known = [], {name for name, _ in files} | set(DOCUMENTS)
+    if len(known) < len(files) + len(DOCUMENTS):
+        faults.append("the list of hashes names a file twice")
+    present = {path.relative_to(folder).as_posix(): path.lstat() for path in folder.rglob("*")}
+    regular = {name for name, status in present.items() if stat.S_ISREG(status.st_mode)}
+    strange = sorted(name for name, status in present.items() if name not in known and not stat.S_ISDIR(status.st_mode))
+    if strange:
+        faults.append(f"{_count(strange, 'file')} not part of it ({', '.join(strange[:3])}); remove what does not belong")
+    missing = known - regular
+    if missing:
+        faults.append(f"{_count(missing, 'file')} missing ({', '.join(sorted(missing)[:3])})")
+    there = [(name, digest) for name, digest in files if name in regular]
+    with ThreadPoolExecutor(workers) as pool:  # reading and hashing let other threads run
+        found = pool.map(lambda entry: sha256_file(folder / entry[0]), there, chunksize=64)
+        broken = sum(digest != wanted for digest, (_, wanted) in zip(found, there, strict=True))
+    if broken:
+        faults.append(f"{broken} file{'' if broken == 1 else 's'} other than the hash says")
+    if any(status.st_mtime != FILE_TIME for status in present.values()) or folder.stat().st_mtime != FILE_TIME:
+        faults.append("modification times differ, and may tell which images were changed")
+    for name, kind in (("files", regular), ("folders", present.keys() - regular)):
+        if len({stat.S_IMODE(present[entry].st_mode) for entry in kind}) > 1:
+            faults.append(f"permissions of {name} differ, and may tell which images were changed")
+    wanted = Manifest(**{**expected.__dict__, "hashes": manifest.hashes})
+    for name in ("layout", "codec", "classes", "folders", "num_images", "source", "commitment", "statement", "license"):
+        if getattr(manifest, name) != getattr(wanted, name):
+            faults.append(f"the manifest's {name} is not that of the signed dataset")
+    for name, data in documents(wanted, files).items():
+        if name in regular and (folder / name).read_bytes() != data and manifest == wanted:
+            faults.append(f"{name} says something else than it should")
+    train = folder / "train"
+    if train.is_dir() and sorted(path.name for path in train.iterdir()) != expected.folders:
+        faults.append("class folders do not sort to the labels, as a reader numbers classes who knows no manifest")
+    return faults
+
+
+def _image_faults(seen: Seen, bound: int | None) -> list[str]:
+    faults = []
+    for what, right in {
+        "another shape than the original": seen.steps >= 0,
+        "another label": seen.label,
+        "bytes that the release's encoder does not make": seen.encoder,
+        "pixels that the Signature does not make": seen.as_signed,
+    }.items():
+        if not right.all():
+            faults.append(f"{int((~right).sum())} of {len(right)} images with {what}")
+    if bound is not None and seen.steps.max() > bound:
+        faults.append(f"an image differs by {int(seen.steps.max())} steps and the bound is {bound}")
+    return faults
+
+
+def _tell(seen: Seen, number: int) -> dict[str, float]:
+    values, before = seen.traces[:, number], seen.before[:, number]
+    found: Separation = separation(values[seen.signed], values[~seen.signed])
+    originals = separation(before[seen.signed], before[~seen.signed])
+    sign = 1 if found.auc >= 0.5 else -1
+    top = share_signed_among_top(sign * values[seen.signed], sign * values[~seen.signed], 0.01)
+    named = {"auc": found.auc, "p_value": found.p_value, "auc_of_originals": originals.auc}
+    return {**named, "share_signed_in_top_percent": top}
+
+
+def verdict(traces: dict[str, dict[str, float]]) -> str:
+    """Say in words what traces tell a reader who has no originals."""
+    telling = {n: t for n, t in traces.items() if max(t["auc"], 1 - t["auc"]) >= TELLING and t["p_value"] < P_VALUE}
+    shown = ", ".join(f"{TRACES[n]} (AUC {t['auc']:.2f}, originals {t['auc_of_originals']:.2f})" for n, t in telling.items())
+    if not telling:
+        largest = max(max(t["auc"], 1 - t["auc"]) for t in traces.values())
+        return f"Nothing measured here tells signed images from others (largest AUC {largest:.2f})."
+    if max(max(t["auc"], 1 - t["auc"]) for t in telling.values()) >= CERTAIN:
+        return f"Signed images can be found without the originals, by {shown}."
+    return f"A reader without the originals can narrow the search for signed images, by {shown}."
+
+
+def _pairs(overlay: OverlaySource, indices: NDArray[np.int64]) -> Iterator[Pair]:
+    for index in indices:
+        yield overlay.original.pixels(int(index)), overlay.pixels(int(index))
+
+
+def _count(names: Any, what: str) -> str:
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'}"
