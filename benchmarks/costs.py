@@ -47,6 +47,7 @@ def whole_round(model_name: str, num_keys: int, images: int, steps: int) -> floa
         craft_round(
             of.keys, range(num_keys), of.images, [of.surrogate], of.settings(steps=steps),
             state=CraftingState(Path(folder) / "state"), number=0, digest="", perceptual=None, visible=False, keep=True,
+            carry=False,
         )  # fmt: skip
     return time.process_time() - begun
 

@@ -35,7 +35,7 @@ from taggant_lightning.taggants.detection import ask, key_images
 from taggant_lightning.taggants.objective import Surrogate
 from taggant_lightning.taggants.round import assemble, gradient_norms, signing_images
 from taggant_lightning.taggants.selection import select
-from taggant_lightning.taggants.snapshots import Snapshots
+from taggant_lightning.taggants.snapshots import Snapshots, after
 
 TOP_K = 10
 State = tuple[str, int, int]  # model, seed offset, epoch
@@ -81,7 +81,7 @@ class Keep(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep them."""
         if trainer.current_epoch + 1 in self.epochs:
-            self.snapshots.keep(pl_module, trainer.current_epoch + 1)
+            self.snapshots.keep(pl_module, after(trainer.current_epoch + 1))
 
 
 def surrogates(world: int, wanted: set[State], original: ImageDataModule, out: Path) -> dict[State, Surrogate]:
@@ -95,7 +95,7 @@ def surrogates(world: int, wanted: set[State], original: ImageDataModule, out: P
         model = train(model_name, seed, data, Keep(snapshots, epochs))
         print(json.dumps({"surrogate": model_name, "offset": offset, "accuracy": accuracy(model, data)}), flush=True)
         for epoch in epochs:
-            twin = snapshots.twin(model, epoch)
+            twin = snapshots.twin(model, after(epoch))
             made[model_name, offset, epoch] = Surrogate(twin, list(twin.parameters()))
     return made
 

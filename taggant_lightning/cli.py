@@ -1,5 +1,6 @@
 """The command `taggant`: hands over to one file a command, and imports only what that command needs."""
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from collections.abc import Sequence
 from taggant_lightning import __version__
 from taggant_lightning.errors import TaggantError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # Command, module under `commands`, what it does.
 COMMANDS = {
     "demo": ("demo", "the whole story on handwritten digits, in about a minute on a CPU"),
@@ -43,7 +45,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; None takes them from the process.
 
     Returns:
-        0, or 2 for bad input.
+        0; 2 for bad input; 1 for a full disk, after which the same command goes on.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
@@ -61,4 +63,11 @@ def main(args: Sequence[str] | None = None) -> int:
     except TaggantError as error:
         print(f"taggant {words[0]}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" while writing {error.filename}" if error.filename else ""
+        said = f"no space left on the disk{where}; free some and run the same command again"
+        print(f"taggant {words[0]}: {said}", file=sys.stderr)
+        return 1
     return 0

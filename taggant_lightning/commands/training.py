@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
@@ -19,6 +20,7 @@ from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule  # noqa: F401  # short names in YAML
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
+from taggant_lightning.models.checkpoints import AtomicCheckpoints
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.taggants.detection import KeyDetection
@@ -59,6 +61,9 @@ class TaggantCLI(LightningCLI):
         trainer.default_root_dir = os.environ[RUN_DIRECTORY] = folder
         if self.subcommand != "fit":
             require_weights(self.config[self.subcommand], Path(folder))
+        if trainer.enable_progress_bar is False:  # Lightning refuses the two together
+            own = self.trainer_defaults["callbacks"]
+            self.trainer_defaults["callbacks"] = [c for c in own if not isinstance(c, TQDMProgressBar)]
         if trainer.logger in (None, True):
             from jsonargparse import Namespace
 
@@ -74,7 +79,9 @@ class TaggantCLI(LightningCLI):
             print(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
 
     def after_instantiate_classes(self) -> None:
-        """Keep checkpoints in the run directory itself, where `--ckpt_path last` of any subcommand finds them."""
+        """Keep checkpoints in the run directory itself, where `--ckpt_path last` of any subcommand finds them, and whole."""
+        if type(self.trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # unless the user has chosen another
+            self.trainer.strategy.checkpoint_io = AtomicCheckpoints()
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(Path(self.trainer.default_root_dir) / "checkpoints")

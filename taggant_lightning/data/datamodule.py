@@ -14,7 +14,7 @@ from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
 from taggant_lightning.data.release.reading import open_release
 from taggant_lightning.data.sampler import LateLoader, SeededSampler
 from taggant_lightning.data.signature import Signature
-from taggant_lightning.data.sources import ImageSource, Split, open_source
+from taggant_lightning.data.sources import ImageSource, ResizedSource, Split, open_source
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.streams import stream, uniforms
 
@@ -37,6 +37,8 @@ class ImageDataModule(pl.LightningDataModule):
         augment: `none`, `simple` (shifted crop and flip) or `three_augment`.
         num_workers: Loader processes; images that fit into 1 GiB are kept in memory and need none.
         seed: Seed of order and augmentation.
+        stored_size: Shorter side in pixels to which all training images are brought before they are signed and released; None
+            leaves them as they are. It takes the block lattice away that decoded JPEG files carry and perturbed ones do not.
     """
 
     def __init__(
@@ -51,20 +53,27 @@ class ImageDataModule(pl.LightningDataModule):
         augment: str = "none",
         num_workers: int = 0,
         seed: int = 0,
+        stored_size: int | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise TaggantError(f"batch_size={batch_size} must be at least 1")
-        if image_size is not None and image_size < 1:
-            raise TaggantError(f"image_size={image_size} must be at least 1 pixel")
+        for name, size in (("image_size", image_size), ("stored_size", stored_size)):
+            if size is not None and size < 1:
+                raise TaggantError(f"{name}={size} must be at least 1 pixel")
         self.source, self.root, self.batch_size, self.num_workers = source, root, batch_size, num_workers
         self.train_subset, self.val_subset, self.subset_seed = train_subset, val_subset, subset_seed
         self.augment, self.seed, self._image_size = check_recipe(augment), seed, image_size
+        self.stored_size = stored_size
 
     @cached_property
     def train_source(self) -> ImageSource:
         """The whole training split, before any subset; an image's index in it is its identity."""
-        return open_source(self.source, self.root, "train")
+        return self._original()
+
+    def _original(self) -> ImageSource:
+        source = open_source(self.source, self.root, "train")
+        return source if self.stored_size is None else ResizedSource(source, self.stored_size)
 
     @cached_property
     def test_source(self) -> ImageSource:
@@ -161,7 +170,7 @@ class SignedDataModule(ImageDataModule):
     """An ImageDataModule whose training images are signed. Nothing else in Bob's configuration changes.
 
     Args:
-        signature: Folder of a Signature to apply to the source's training split in memory.
+        signature: Folder of a Signature to apply to the source's training split in memory, or several, of several owners.
         release: Folder that `taggant release` wrote, read in place of the source's training split; the test split still
             comes from `source` and `root`. Write one of the two.
         source: As in ImageDataModule.
@@ -174,11 +183,12 @@ class SignedDataModule(ImageDataModule):
         augment: As in ImageDataModule.
         num_workers: As in ImageDataModule.
         seed: As in ImageDataModule.
+        stored_size: As in ImageDataModule; a release has its size already.
     """
 
     def __init__(
         self,
-        signature: str | None = None,
+        signature: str | list[str] | None = None,
         release: str | None = None,
         source: str = "digits",
         root: str | None = None,
@@ -190,6 +200,7 @@ class SignedDataModule(ImageDataModule):
         augment: str = "none",
         num_workers: int = 0,
         seed: int = 0,
+        stored_size: int | None = None,
     ) -> None:
         if (signature is None) == (release is None):
             raise TaggantError(f"signature={signature} and release={release}: write exactly one of the two")
@@ -198,7 +209,7 @@ class SignedDataModule(ImageDataModule):
                 f"train_subset={train_subset} is a fraction, and the release may be a subset already; write a count or nothing"
             )
         super().__init__(
-            source, root, image_size, train_subset, val_subset, subset_seed, batch_size, augment, num_workers, seed
+            source, root, image_size, train_subset, val_subset, subset_seed, batch_size, augment, num_workers, seed, stored_size
         )
         self.signature, self.release = signature, release
 
@@ -207,7 +218,10 @@ class SignedDataModule(ImageDataModule):
         """The training split with the Signature applied, or the release."""
         if self.release is not None:
             return open_release(Path(self.release))
-        return Signature.load(self.signature or "").apply(open_source(self.source, self.root, "train"))
+        source = self._original()
+        for folder in [self.signature] if isinstance(self.signature, str) else self.signature or []:
+            source = Signature.load(folder).apply(source)
+        return source
 
 
 def datamodule_of(trainer: pl.Trainer, user: object) -> ImageDataModule:

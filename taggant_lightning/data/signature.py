@@ -51,11 +51,25 @@ class Signature:
     def apply(self, source: ImageSource) -> "OverlaySource":
         """Return the source with the replacements in place.
 
+        Args:
+            source: The source that was signed, or the same with other Signatures of it applied.
+
         Raises:
-            TaggantError: If the Signature was made for another dataset.
+            TaggantError: If the Signature was made for another dataset, or replaces an image that another one replaces.
         """
         self._refuse_additions()
-        if source.fingerprint != self.fingerprint:
+        base, taken = source, set[int]()
+        while isinstance(base, OverlaySource) and base.fingerprint != self.fingerprint:
+            taken |= set(base.signature.indices.tolist())
+            base = base.original
+        if base.fingerprint == self.fingerprint:
+            both = taken & set(self.indices.tolist())
+            if both:
+                raise TaggantError(
+                    f"{len(both)} images are signed by two of the Signatures; release the first, and sign that release "
+                    "(--data SignedDataModule --data.release DIR)"
+                )
+        else:
             raise TaggantError(
                 f"the Signature was made for the dataset {self.fingerprint[:12]}… and this one is {source.fingerprint[:12]}…; "
                 "point source and root at the dataset that was signed, whole and in its original files"

@@ -148,6 +148,34 @@ class EncodedSource(ImageSource):
         return [[name, check] for name, check in zip(self._names, self._checks, strict=True)]
 
 
+class ResizedSource(ImageSource):
+    """A source whose images are all brought to one shorter side, bicubic and antialiased.
+
+    Args:
+        source: The images.
+        side: Shorter side in pixels.
+    """
+
+    def __init__(self, source: ImageSource, side: int) -> None:
+        self.original, self.side = source, side
+        self.labels, self.classes, self.names = source.labels, source.classes, source.names
+
+    def pixels(self, index: int) -> NDArray[np.uint8]:
+        """Return one image, (C, H, W) uint8 with min(H, W) = side."""
+        from PIL import Image
+
+        pixels = self.original.pixels(index)
+        height, width = pixels.shape[1:]
+        scale = self.side / min(height, width)
+        size = (max(self.side, round(width * scale)), max(self.side, round(height * scale)))
+        image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+        array = np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+        return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+
+    def _identity(self) -> Any:
+        return [self.original.fingerprint, self.side]
+
+
 def require_folder(root: str | Path | None, what: str) -> Path:
     """Return root as a path if it is an existing folder.
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -68,6 +70,37 @@ class Crafted:
     cosine: float
 
 
+@dataclass(frozen=True)
+class Point:
+    """Where crafting a key stands, between two steps. Crafting that goes on from here ends as if it had not stopped.
+
+    Attributes:
+        restart: Number of the restart, from 0.
+        step: Steps done in it.
+        deltas: Perturbations, one tensor a group.
+        memory: What the rule of steps remembers.
+        exact: Of each surrogate, whether it takes the exact derivative; None where that is not decided yet.
+        best: The best earlier restart.
+    """
+
+    restart: int
+    step: int
+    deltas: list[Tensor]
+    memory: list[Tensor]
+    exact: list[bool | None]
+    best: Crafted | None
+
+
+class Keeper(Protocol):
+    """Keeps points of an unfinished key."""
+
+    def taken_up(self) -> Point | None:
+        """Return the point that was kept last, if there is one."""
+
+    def offer(self, point: Callable[[], Point]) -> None:
+        """Keep the point that a call makes, or not: as the keeper sees fit."""
+
+
 def craft_key(
     images: SigningImages,
     key_image: Tensor,
@@ -78,6 +111,7 @@ def craft_key(
     device: torch.device,
     perceptual: Perceptual | None = None,
     start: Sequence[Tensor] | None = None,
+    keeper: Keeper | None = None,
     on_step: Callable[[float, list[Tensor]], None] = lambda cosine, deltas: None,
 ) -> Crafted:
     """Craft the perturbations of one key's signing images.
@@ -91,6 +125,7 @@ def craft_key(
         device: Where to compute.
         perceptual: LPIPS on `device`; needed where its weight is positive.
         start: Perturbations of an earlier round, a tensor a group; the first restart begins there.
+        keeper: Keeps points to go on from after a kill; None keeps none.
         on_step: Called after each step with the step's cosine and the perturbations, a tensor a group.
 
     Returns:
@@ -109,20 +144,30 @@ def craft_key(
         perceptual_weight=settings.perceptual_weight,
     )
     originals, everyone = objective.originals, range(len(surrogates))
-    best: Crafted | None = None
-    for restart in range(settings.restarts):
-        if restart == 0 and start is not None:
+    point = None if keeper is None else keeper.taken_up()
+    best = None if point is None else point.best
+    if point is not None:
+        objective.exact = list(point.exact)
+    for restart in range(0 if point is None else point.restart, settings.restarts):
+        here = point if point is not None and point.restart == restart else None
+        if here is not None:
+            deltas = [d.to(device, objective.dtype) for d in here.deltas]
+        elif restart == 0 and start is not None:
             deltas = [project(d.to(device, objective.dtype), x, settings.eps) for d, x in zip(start, originals, strict=True)]
         else:
             deltas = _start(images, originals, settings, key, restart)
         deltas = [d.requires_grad_() for d in deltas]
         rule = _rule(deltas, originals, settings)
-        for step in range(settings.steps):
+        if here is not None:
+            rule.remember(here.memory)
+        for step in range(0 if here is None else here.step, settings.steps):
             view = objective.view(settings.seed, key, restart, step, rounded=step >= settings.steps * (1 - ROUNDED_SHARE))
             which = [step % len(surrogates)] if settings.ensemble == "alternate" else everyone
             value, rise = objective.ascent(deltas, view, which)
             rule.step(rise, step)
             on_step(value, deltas)
+            if keeper is not None:
+                keeper.offer(partial(Point, restart, step + 1, deltas, rule.memory(), objective.exact, best))
         steps = [to_steps(d.detach().cpu(), p, settings.eps) for d, p in zip(deltas, images.pixels, strict=True)]
         reached = objective.reached([s.to(device, objective.dtype) / 255 for s in steps])
         if best is None or reached > best.cosine:

@@ -12,6 +12,7 @@ from taggant_lightning.taggants.perturbation import Schedule, project, step_size
 
 Optimizer = Literal["momentum", "sign_adam"]
 DEFAULT_LR: dict[Optimizer, float] = {"momentum": 4.0, "sign_adam": 0.125}
+ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
 DECAY = 0.8  # of the running mean: it spans about five steps
 
 
@@ -46,6 +47,14 @@ class Rule(ABC):
             number: Of the step, from 0.
         """
 
+    @abstractmethod
+    def memory(self) -> list[Tensor]:
+        """Return the tensors that the next step depends on beside the perturbations."""
+
+    @abstractmethod
+    def remember(self, memory: Sequence[Tensor]) -> None:
+        """Take up what `memory` returned."""
+
 
 class Momentum(Rule):
     """Follows a running mean of the derivatives, each scaled to mean absolute value 1 first.
@@ -70,6 +79,14 @@ class Momentum(Rule):
             mean.lerp_(gradient / scale, 1 - DECAY)
             delta.copy_(project(delta + reach * mean, original, self.eps))
 
+    def memory(self) -> list[Tensor]:
+        """Return the running means, one a perturbation."""
+        return self.means
+
+    def remember(self, memory: Sequence[Tensor]) -> None:
+        """Take up running means."""
+        self.means = [kept.to(delta) for kept, delta in zip(memory, self.deltas, strict=True)]
+
 
 class SignAdam(Rule):
     """Adam fed with the sign of the derivative, as published."""
@@ -89,6 +106,18 @@ class SignAdam(Rule):
         self.adam.step()
         for delta, original in zip(self.deltas, self.originals, strict=True):
             delta.copy_(project(delta, original, self.eps))
+
+    def memory(self) -> list[Tensor]:
+        """Return Adam's number of steps and its two moments, three tensors a perturbation; none before the first step."""
+        states = (self.adam.state[delta] for delta in self.deltas if delta in self.adam.state)
+        return [state[name] for state in states for name in ADAM_STATE]
+
+    def remember(self, memory: Sequence[Tensor]) -> None:
+        """Take up Adam's steps and moments."""
+        for number, delta in enumerate(self.deltas[: len(memory) // len(ADAM_STATE)]):
+            own = memory[number * len(ADAM_STATE) : (number + 1) * len(ADAM_STATE)]
+            moments = {name: kept.to(delta) for name, kept in zip(ADAM_STATE[1:], own[1:], strict=True)}
+            self.adam.state[delta] = {"step": own[0], **moments}
 
 
 def _mean_magnitude(tensors: Sequence[Tensor]) -> float:

@@ -143,7 +143,7 @@ class Objective:
         self.labels = torch.full((len(images.ids),), images.label, device=device)
         self.targets = [s.key_gradient(key_image.to(device, self.dtype), images.label) for s in surrogates]
         self._starts: dict[tuple[int, str], Tensor] = {}
-        self._exact: list[bool | None] = [{"exact": True, "difference": False, "auto": None}[derivative] for _ in surrogates]
+        self.exact: list[bool | None] = [{"exact": True, "difference": False, "auto": None}[derivative] for _ in surrogates]
 
     def view(self, seed: int, key: int, restart: int, step: int, *, rounded: bool) -> View:
         """Return how the images are seen in one step."""
@@ -207,12 +207,12 @@ class Objective:
 
     def _takes_exact(self, number: int, deltas: Sequence[Tensor], view: View) -> bool:
         """Say which derivative a surrogate takes; compare both, once, on the key's first images."""
-        known = self._exact[number]
+        known = self.exact[number]
         if known is not None:
             return known
         surrogate, target = self.surrogates[number], self.targets[number]
         if surrogate.parameters[0].dtype not in RELATIVE_STEP:
-            self._exact[number] = True
+            self.exact[number] = True
             return True
         first = next(self.images.parts(COMPARED_IMAGES))
         leaf = deltas[first[0]][first[1]].detach().requires_grad_()
@@ -220,7 +220,7 @@ class Objective:
         _, (exact,) = alignment(chunks, surrogate.parameters, target, [leaf])
         _, (difference,) = alignment_by_difference(chunks, surrogate.parameters, target, [leaf])
         agreement = float((exact.sign() == difference.sign()).float().mean())
-        self._exact[number] = agreement < AGREEMENT
+        self.exact[number] = agreement < AGREEMENT
         if agreement < AGREEMENT:
             kind = type(surrogate.model).__name__
             log.info("%s: differences share %.1f %% of the signs; taking double backward", kind, 100 * agreement)

@@ -39,6 +39,7 @@ def craft_round(
     perceptual: Perceptual | None,
     visible: bool,
     keep: bool,
+    carry: bool,
 ) -> dict[int, Crafted]:
     """Craft some keys, or take up those that are finished already.
 
@@ -53,7 +54,8 @@ def craft_round(
         digest: Of everything that the result follows from; `digest_of` makes it.
         perceptual: LPIPS, or None.
         visible: Whether to show a progress bar.
-        keep: Whether to keep finished keys in the state.
+        keep: Whether to keep finished keys, and points of unfinished ones, in the state.
+        carry: Whether a later round starts from this one.
 
     Returns:
         Stored steps and cosine of each key in `mine`; the perturbations before rounding stay in the state.
@@ -81,10 +83,11 @@ def craft_round(
                     device=device,
                     perceptual=perceptual,
                     start=_start(state, number, key),
+                    keeper=state.keeper(number, key, digest) if keep else None,
                     on_step=on_step,
                 )
                 if keep:
-                    state.save(number, key, digest, done)
+                    state.save(number, key, digest, done, carry=carry)
             else:
                 bar.update(settings.steps * settings.restarts)
             found[key] = replace(done, deltas=[])

@@ -33,7 +33,7 @@ from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, e
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
 from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms, signing_images
 from taggant_lightning.taggants.selection import Score, select
-from taggant_lightning.taggants.snapshots import Snapshots
+from taggant_lightning.taggants.snapshots import Snapshots, after, begun_with, training_digest
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class TaggantSigning(Callback):
         selection: Literal["random", "gradient_norm"] = "gradient_norm",
         augment: str | None = None,
         derivative: Derivative = "auto",
-        micro_batch: int = 64,
+        micro_batch: int = 32,
         perceptual_weight: float = 0.0,
         perceptual_trunk: Literal["alex", "squeeze", "vgg"] = "alex",
         perceptual_weights: str | None = None,
@@ -138,7 +138,7 @@ class TaggantSigning(Callback):
         self.perceptual_weight, self.perceptual_trunk = perceptual_weight, perceptual_trunk
         self.perceptual_weights = perceptual_weights
         self.signature: Signature | None = None
-        self._rounds = 0
+        self._rounds, self._training = 0, ""
         self._frozen: list[nn.Module] = []
         self._perceptual: Perceptual | None = None
 
@@ -180,6 +180,8 @@ class TaggantSigning(Callback):
         if stored.exists() and Signature.load(self.out).facts.get("run") != self._run_digest(data):
             raise TaggantError(f"out={self.out} holds a Signature made with other settings, keys or data; name a new folder")
         secret_directory(self.out)
+        facts = [self._run_digest(data), last, data.batch_size, data.seed, data.augment]
+        self._training = training_digest(pl_module, facts)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Craft if the schedule names this epoch, log the cosine's mean and quantiles, and write the Signature."""
@@ -187,8 +189,8 @@ class TaggantSigning(Callback):
         if trainer.current_epoch + 1 in epochs:
             self._round(trainer, pl_module, trainer.current_epoch + 1)
         if trainer.current_epoch + 1 in self._snapshot_epochs(trainer):
-            if trainer.is_global_zero:
-                self._snapshots.keep(pl_module, trainer.current_epoch + 1)
+            if trainer.is_global_zero and not self._snapshots.has(self._round_name):  # a round begun holds on to what it has
+                self._snapshots.keep(pl_module, after(trainer.current_epoch + 1))
             trainer.strategy.barrier("taggant-snapshot")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -230,6 +232,10 @@ class TaggantSigning(Callback):
     def _snapshots(self) -> Snapshots:
         return Snapshots(secret_directory(self.out) / "snapshots")
 
+    @property
+    def _round_name(self) -> str:
+        return f"round-{self._rounds:02d}-{self._training[:16]}"
+
     def _snapshot_epochs(self, trainer: pl.Trainer) -> list[int]:
         """Return the epochs, counted from 1, whose weights are kept."""
         epochs = {round(share * (trainer.max_epochs or 0)) for share in self.snapshots}
@@ -270,8 +276,9 @@ class TaggantSigning(Callback):
             settings = replace(settings, steps=1)
         with evaluation(pl_module), buffers_of_rank_zero(pl_module, trainer):
             earlier = [epoch for epoch in self._snapshot_epochs(trainer) if epoch < epochs_done]
-            twins = [self._snapshots.twin(pl_module, epoch) for epoch in earlier]
-            models = [m for module in (pl_module, *twins, *self._frozen) for m in members(module.to(pl_module.device))]
+            begun = pl_module if quick else begun_with(self._snapshots, pl_module, self._round_name, trainer)
+            twins = [self._snapshots.twin(pl_module, after(epoch)) for epoch in earlier]
+            models = [m for module in (begun, *twins, *self._frozen) for m in members(module.to(pl_module.device))]
             surrogates = [Surrogate(m, self._chosen(m)) for m in models]
             chosen = self._signing_images(trainer, surrogates[0], settings)
             facts: dict[str, Any] = {"keys": keys.commitment, "epochs": self.after_epochs}
@@ -288,6 +295,7 @@ class TaggantSigning(Callback):
                 perceptual=None if self._perceptual is None else self._perceptual.to(pl_module.device),
                 visible=trainer.is_global_zero,
                 keep=not quick,
+                carry=self._rounds + 1 < len(self.after_epochs or [0]),
             )
         for module in self._frozen:
             module.cpu()

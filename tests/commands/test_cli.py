@@ -150,7 +150,10 @@ def test_the_whole_workflow(tiny_npz: Path, tmp_path: Path, capsys: pytest.Captu
         ]
         assert main(words) == 0
         assert "changed by at most 32/255 (bound 32/255)" in capsys.readouterr().out
-        assert main(words) == 2  # the folder exists
+        assert main(words) == 0  # it is audited once more
+        assert "Whoever holds the originals" in capsys.readouterr().out
+        assert main([*words, "--statement", "another one"]) == 2
+        assert "exists already; name a new folder" in capsys.readouterr().err
     bob = [*base(tiny_npz, tmp_path / "bob"), "--data", "SignedDataModule", "--data.release", str(tmp_path / "release-png")]
     detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", keys]
     assert main(["fit", *bob, *detection]) == 0

@@ -67,8 +67,12 @@ def test_every_layout_reads_back_equal(tmp_path: Path, format: str, workers: int
     assert {p.stat().st_mtime for p in paths} == {writing.FILE_TIME}
     assert {p.relative_to(tmp_path / "r").as_posix() for p in paths} == {name for name, _ in files} | set(layouts_documents())
     subprocess.run(["sha256sum", "--quiet", "--check", "SHA256SUMS"], cwd=tmp_path / "r", check=True)
+    assert write(overlay, tmp_path / "r", format, kept) == tmp_path / "r"  # checked again, and left as it is
     with pytest.raises(TaggantError, match="exists already; name a new folder"):
         write(overlay, tmp_path / "r", format)
+    (tmp_path / "r" / "manifest.json").unlink()
+    with pytest.raises(TaggantError, match="exists already; name a new folder"):
+        write(overlay, tmp_path / "r", format, kept)
 
 
 def layouts_documents() -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from taggant_lightning import ImageDataModule, KeySet, TaggantSigning
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.taggants import signing
-from taggant_lightning.taggants.snapshots import Snapshots
+from taggant_lightning.taggants.snapshots import Snapshots, after
 from tests.data.test_datamodule import trainer
 from tests.taggants.test_signing import QUICK, UsersOwn, run
 
@@ -85,23 +85,63 @@ def test_a_resumed_run_finds_them(folders: Folders) -> None:
             fit(UsersOwn(), datamodule=data, ckpt_path=checkpoint, weights_only=True)
             assert same(whole, callback)
         else:
-            with pytest.raises(TaggantError, match="does not hold the surrogate's weights after epoch 1 .FileNotFoundError."):
+            with pytest.raises(TaggantError, match="does not hold the surrogate's weights epoch-0001 .FileNotFoundError."):
                 fit(UsersOwn(), datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
 def test_damaged_or_foreign_weights_are_told(tmp_path: Path) -> None:
     kept = Snapshots(tmp_path / "snapshots")
-    kept.keep(torch.nn.Linear(2, 2), 1)
+    kept.keep(torch.nn.Linear(2, 2), after(1))
     (file,) = (tmp_path / "snapshots").iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
-    with pytest.raises(TaggantError, match="after epoch 1 .RuntimeError.; start anew in a new folder, or write --trainer"):
-        kept.twin(torch.nn.Linear(3, 2), 1)
+    with pytest.raises(TaggantError, match="epoch-0001 .RuntimeError.; start anew in a new folder, or write --trainer"):
+        kept.twin(torch.nn.Linear(3, 2), after(1))
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(TaggantError, match="after epoch 1"):
-        kept.twin(torch.nn.Linear(2, 2), 1)
+    with pytest.raises(TaggantError, match="epoch-0001"):
+        kept.twin(torch.nn.Linear(2, 2), after(1))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 4])
 def test_moments_lie_within_training(share: float) -> None:
     with pytest.raises(TaggantError, match="must lie between 0 and 1: fractions of training, such as 0.5 and 0.75"):
         TaggantSigning("keys", "out", snapshots=[0.5, share])
+
+
+class Unlike(pl.Callback):
+    """Trains the last epoch with slightly other results, as a GPU may."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with torch.no_grad():
+            for parameter in pl_module.parameters():
+                parameter.mul_(1.0001)
+
+
+def test_a_round_goes_on_with_the_weights_it_was_begun_with(folders: Folders, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taggant_lightning.taggants import round as round_module
+
+    crafted, original, dead = [], round_module.craft_key, []
+
+    def dying(*args: object, key: int, **kwargs: object) -> object:
+        if key == 3 and not dead:
+            dead.append(True)
+            raise RuntimeError("killed")
+        crafted.append(key)
+        return original(*args, key=key, **kwargs)
+
+    whole = run(folders, "whole", epochs=4, snapshots=[0.5])
+    monkeypatch.setattr(round_module, "craft_key", dying)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(folders, "s", epochs=4, snapshots=[0.5])
+    # Callbacks run in order: the weights are other ones before signing sees them, and so is the snapshot.
+    pl.seed_everything(0, verbose=False)
+    again = TaggantSigning(folders[1], str(folders[2] / "s"), **{**QUICK, "snapshots": [0.5]})
+    data = ImageDataModule("npz", folders[0], batch_size=20)
+    trainer(folders[2], 4, Unlike(), again, SeededSteps()).fit(UsersOwn(), datamodule=data)
+    assert crafted == [0, 1, 2, 3, 4]
+    assert same(whole, again)
+    # Another training does not take them up.
+    pl.seed_everything(1, verbose=False)
+    (folders[2] / "s" / "signature.json").unlink()
+    other = TaggantSigning(folders[1], str(folders[2] / "s"), **{**QUICK, "snapshots": [0.5]})
+    trainer(folders[2], 4, other, SeededSteps()).fit(UsersOwn(), datamodule=ImageDataModule("npz", folders[0], batch_size=20))
+    assert not same(whole, other)

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from taggant_lightning.data.release.documents import Manifest, documents, hash_list
 from taggant_lightning.data.release.layouts import File, Layout, scratch
+from taggant_lightning.data.release.reading import read_manifest
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, read_json, sha256_hex, write_atomic, write_json
 from taggant_lightning.parallel import in_order
@@ -60,7 +61,7 @@ def write_release(
     Args:
         layout: How images lie, and which.
         manifest: What the release says of itself; its list of hashes is filled in.
-        out: Folder that does not exist yet.
+        out: Folder that does not exist yet; one that holds this very release already is checked and left as it is.
         check: Called with the folder before it gets its name; what it raises keeps the release from being published.
         workers: Processes.
         progress: Called with what is being done, the number of finished images and of all.
@@ -69,10 +70,12 @@ def write_release(
         What `check` returns.
 
     Raises:
-        TaggantError: If the folder exists, the images cannot be written in this layout, or the check raises one.
+        TaggantError: If the folder holds something else, the images cannot be written in this layout, or the check raises one.
         OSError: If the disk is full; what is written stays, and the same call goes on.
     """
     if out.exists():
+        if _is_that(out, manifest):  # killed on its last steps, or simply asked for twice
+            return check(out)
         raise TaggantError(f"out={out} exists already; name a new folder")
     part = part_of(out)
     try:
@@ -96,9 +99,18 @@ def write_release(
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(scratch(part), ignore_errors=True)
         raise
-    part.rename(out)
     shutil.rmtree(scratch(part))
+    part.rename(out)
     return report
+
+
+def _is_that(out: Path, manifest: Manifest) -> bool:
+    """Say whether a folder is a release with this manifest."""
+    try:
+        there, _ = read_manifest(out)
+    except TaggantError:
+        return False
+    return Manifest(**{**there.__dict__, "hashes": manifest.hashes}) == manifest
 
 
 def _begin(part: Path, layout: Layout, manifest: Manifest) -> None:
