@@ -180,7 +180,10 @@ class OverlaySource(ImageSource):
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return one image, signed where the Signature says so, (C, H, W) uint8."""
-        original = self.original.pixels(index)
+        return self.over(index, self.original.pixels(index))
+
+    def over(self, index: int, original: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the same, of an original that has been read already."""
         position = self._position.get(int(index))
         return original if position is None else self.signature.replace(position, original)
 

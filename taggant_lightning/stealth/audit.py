@@ -90,7 +90,8 @@ class ExamineUnit:
         places = self.layout.units[unit]
         for place, item in zip(places, self.layout.items(self.folder, unit), strict=True):
             index = int(self.layout.indices[place])
-            before, wanted = overlay.original.pixels(index), overlay.pixels(index)
+            before = overlay.original.pixels(index)
+            wanted = overlay.over(index, before)
             same_shape = item.pixels.shape == before.shape
             step = int(np.abs(item.pixels.astype(np.int32) - before).max()) if same_shape else -1
             traces = _traces(item.pixels, item.data)

@@ -27,7 +27,7 @@ from taggant_lightning.files import sha256_file, sha256_hex
 
 ReleaseFormat = Literal["png", "webp", "npz", "zip", "parquet", "source"]
 File = tuple[str, str]  # name within the release, SHA-256
-UNIT_IMAGES = 256
+UNIT_IMAGES, UNIT_BYTES = 256, 8 << 20  # of pixels; small enough that every process has work, and little is lost by a kill
 SHARD_IMAGES, SHARD_BYTES = 4096, 128 << 20  # of pixels; enough shards to share, large enough to upload
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can name
 
@@ -62,10 +62,10 @@ class Layout(ABC):
     def __init__(self, source: ImageSource, indices: NDArray[np.int64], *, names: bool = False) -> None:
         self.source, self.indices, self.names = source, indices, names
 
-    @property
+    @cached_property
     def unit_size(self) -> int:
         """Images in a unit of work."""
-        return UNIT_IMAGES
+        return max(1, min(UNIT_IMAGES, UNIT_BYTES // self._pixels))
 
     @cached_property
     def folders(self) -> list[str]:
@@ -124,8 +124,11 @@ class Layout(ABC):
         return f"train-{unit:05d}-of-{len(self.units):05d}.{suffix}"
 
     def _shard_size(self) -> int:
-        pixels = self.source.pixels(int(self.indices[0])).size
-        return max(1, min(SHARD_IMAGES, SHARD_BYTES // pixels))
+        return max(1, min(SHARD_IMAGES, SHARD_BYTES // self._pixels))
+
+    @cached_property
+    def _pixels(self) -> int:
+        return self.source.pixels(int(self.indices[0])).size  # images of one data set are alike
 
 
 class Folder(Layout):
