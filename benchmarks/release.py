@@ -131,7 +131,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=20000, help="of CIFAR-100")
-    parser.add_argument("--photographs", type=int, default=1000)
+    parser.add_argument("--photographs", type=int, default=200)
     parser.add_argument("--formats", default="png,webp,npz,zip,parquet")
     parser.add_argument("--json", help="file for the figures")
     arguments = parser.parse_args()

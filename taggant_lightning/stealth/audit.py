@@ -144,9 +144,11 @@ def audit_release(
     units = range(len(layout.units))
     total = len(layout.indices)
     seen: list[Seen] = []
+    done = 0
     for some in in_order(ExamineUnit(layout, folder), units, workers):
         seen.append(some)
-        progress("auditing", sum(len(part.steps) for part in seen), total)
+        done += len(some.steps)
+        progress("auditing", done, total)
     everything = Seen(*(np.concatenate(column) for column in zip(*seen, strict=True)))
     faults += _image_faults(everything, overlay.signature.bound)
     if faults:

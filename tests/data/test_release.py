@@ -200,6 +200,10 @@ def test_the_layout_and_names_that_the_source_has(tmp_path: Path) -> None:
     layout = make_layout("source", twice, np.arange(2), came_from="imagefolder")
     with pytest.raises(TaggantError, match="names that differ in their suffix only; write --format png"):
         layout.write(tmp_path / "part", 0)
+    source.names = ["cat/x\ny.png", *source.names[1:]]
+    with pytest.raises(TaggantError, match="an image's name holds a line break; write --format png"):
+        make_layout("source", source, np.arange(4), came_from="imagefolder").member(0)
+    source.names = ["cat/x.png", *source.names[1:]]
     assert make_layout("source", even_source(), ALL, came_from="npz").name == "npz"
     assert make_layout("source", source, np.arange(4), came_from="zip").member(0) == "cat/x.png"
     with pytest.raises(TaggantError, match="cifar100 comes in a layout that others read unchanged only"):
@@ -286,6 +290,8 @@ def test_open_release_messages(tmp_path: Path) -> None:
     for damage, message in (
         (b"x" + content, "SHA256SUMS is missing or damaged"),
         (content[:-1] + b"x\n", "SHA256SUMS is not the list that the manifest names"),
+        (content.replace(b"  train/", b"  ../train/"), "line 1 names a file outside the release"),
+        (content.replace(b"  train/", b"  /train/"), "line 1 names a file outside the release"),
     ):
         hashes.write_bytes(damage)
         with pytest.raises(TaggantError, match=message):

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
@@ -90,6 +91,8 @@ def read_hash_list(data: bytes) -> list[tuple[str, str]]:
         digest, separator, name = line.partition("  ")
         if not separator or not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"line {len(pairs) + 1} is no hash with a name")
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise ValueError(f"line {len(pairs) + 1} names a file outside the release")
         pairs.append((name, digest))
     return pairs
 

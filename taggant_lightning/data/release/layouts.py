@@ -111,6 +111,8 @@ class Layout(ABC):
         if known is None:
             raise TaggantError("format=source needs a source whose images have names; write --format png")
         stems = [known[int(i)].rsplit(".", 1)[0] for i in self.indices]
+        if any("\n" in stem or "\r" in stem for stem in stems):
+            raise TaggantError("format=source: an image's name holds a line break; write --format png")
         if len(set(stems)) < len(stems):
             raise TaggantError("format=source: two images have names that differ in their suffix only; write --format png")
         return stems
