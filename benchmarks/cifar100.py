@@ -62,8 +62,10 @@ def pipeline(seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, A
     ]
     taggant("fit", *train("alice", 2 * seed), *signing, "--data.seed", str(2 * seed))
     times["alice"] = time.monotonic() - started
-    taggant("release", *fragments("data/cifar100_cpu.yaml"), "--signature", signature, "--out", release)
-    result: dict[str, Any] = {"seed": seed}
+    lpips = ["--lpips-weights", arguments.lpips_weights] if arguments.lpips_weights else []
+    released = ["--signature", signature, "--out", release, "--workers", "1"]
+    taggant("release", *fragments("data/cifar100_cpu.yaml"), *released, *lpips)
+    result: dict[str, Any] = {"seed": seed, "audit": json.loads((Path(signature) / "audit.json").read_text())}
     for name in ("signed", "clean"):
         begun = time.monotonic()
         words = ["--data.seed", str(2 * seed + 1), *fragments("detection/default.yaml"), "--trainer.callbacks.keys", keys]
@@ -116,6 +118,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, default=4)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--selection", default="gradient_norm", choices=["random", "gradient_norm"])
+    parser.add_argument("--lpips-weights", help="AlexNet's weights, for the audit's LPIPS")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -128,6 +131,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = {n: getattr(arguments, n) for n in ("alice", "bob", "num_keys", "images_per_key", "grid", "steps", "selection")}
     words = [w for n, v in options.items() for w in (f"--{n.replace('_', '-')}", str(v))]
+    words += ["--lpips-weights", arguments.lpips_weights] if arguments.lpips_weights else []
     with ThreadPoolExecutor(arguments.jobs) as pool:
         rows = list(pool.map(lambda seed: child(seed, words), range(first, last + 1)))
     signed, clean = [r["signed"]["log10_p"] for r in rows], [r["clean"]["log10_p"] for r in rows]

@@ -77,7 +77,9 @@ def begun_with(snapshots: Snapshots, module: pl.LightningModule, name: str, trai
         name: Of the round, and of the training that it belongs to.
         trainer: The trainer; its first process decides.
     """
-    if trainer.strategy.broadcast(snapshots.has(name)):
+    # Processes of an unseeded run begin with weights, and so with a name, of their own.
+    found, name = trainer.strategy.broadcast((snapshots.has(name), name))
+    if found:
         return snapshots.twin(module, name)
     if trainer.is_global_zero:
         snapshots.keep(module, name)
