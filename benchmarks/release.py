@@ -97,7 +97,7 @@ def measure(name: str, root: Path, scratch: Path, formats: list[str]) -> list[di
     files = list((root / "train").rglob("*.png"))
     images, megabytes = len(files), sum(f.stat().st_size for f in files) / 1e6
     rows: list[dict[str, Any]] = []
-    levelled = writing.level_times
+    levelled = writing.level
 
     def note(what: str, workers: int, spent: float) -> None:
         pace = {"images_per_s": images / spent, "mb_per_s": megabytes / spent, "seconds": spent}
@@ -118,7 +118,7 @@ def measure(name: str, root: Path, scratch: Path, formats: list[str]) -> list[di
                 levelled(part)  # the last thing in writing; then the audit begins
                 written[0] = time.perf_counter()
 
-            writing.level_times = level
+            writing.level = level
             publish(data, signature, out, format=format, workers=workers)
             ended = time.perf_counter()
             note(f"release {format}", workers, written[0] - begun)

@@ -48,9 +48,15 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         Path(name).replace(path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
+        if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # a full disk is told without a name
         raise
+
+
+def forget_leftovers(path: Path) -> None:
+    """Remove what a kill within `write_atomic` has left beside a file; nothing else may be writing it."""
+    for left in path.parent.glob(f".{path.name}.*.part"):
+        left.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -10,11 +10,12 @@ from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.release.documents import MANIFEST, Manifest
 from taggant_lightning.data.release.layouts import make_layout
 from taggant_lightning.data.release.writing import write_release
-from taggant_lightning.data.signature import Signature
+from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_file, write_secret_json
 from taggant_lightning.parallel import cores
 from taggant_lightning.stealth.audit import audit_release
+from taggant_lightning.taggants.perceptual import Perceptual
 
 
 def run(words: list[str]) -> None:
@@ -93,6 +94,16 @@ def publish(
         TaggantError: If the Signature belongs to other data, or the files are not as they should be.
         OSError: If the disk is full; the same call goes on.
     """
+    if isinstance(data.train_source, OverlaySource):
+        raise TaggantError(
+            "the data carry a Signature already, and a release names one commitment; release that one first, and sign its"
+            " release (--data SignedDataModule --data.release DIR)"
+        )
+    earlier = getattr(data, "release", None)
+    if earlier is not None and format == "source":
+        raise TaggantError("format=source is the layout of original data, and these are a release; write --format png")
+    if perceptual_weights is not None:
+        Perceptual("alex", perceptual_weights)  # a wrong file is told before anything is written
     source = signature.apply(data.train_source)
     outside = set(signature.indices.tolist()) - set(data.train_indices.tolist())
     if outside:
@@ -101,7 +112,6 @@ def publish(
         )
     layout = make_layout(format, source, data.train_indices, came_from=data.source)
     origin = {"fingerprint": data.train_source.fingerprint}
-    earlier = getattr(data, "release", None)
     if earlier is not None:  # a release of another owner: name it, and with it her commitment
         origin["release"] = sha256_file(Path(earlier) / MANIFEST)
     manifest = Manifest(

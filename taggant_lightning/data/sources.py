@@ -1,6 +1,7 @@
 """Image sources: the images of one split, addressed by index. `open_source` makes one from a name and a folder."""
 
 import gzip
+import hashlib
 import io
 import os
 import zipfile
@@ -19,6 +20,7 @@ from taggant_lightning.files import canonical_json, sha256_hex
 Split = Literal["train", "test"]
 SourceName = Literal["digits", "imagefolder", "zip", "npz", "cifar10", "cifar100", "fashion_mnist"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+HASHED_IMAGES = 1024  # at a time, of arrays that may not fit into memory
 DIGITS_SPLIT_SEED = 0
 DIGITS_TEST = 360
 
@@ -87,7 +89,10 @@ class ArraySource(ImageSource):
         return image
 
     def _identity(self) -> Any:
-        return [list(self.images.shape), sha256_hex(np.ascontiguousarray(self.images).tobytes())]
+        digest = hashlib.sha256()
+        for start in range(0, len(self.images), HASHED_IMAGES):
+            digest.update(self.images[start : start + HASHED_IMAGES].tobytes())
+        return [list(self.images.shape), digest.hexdigest()]
 
 
 class EncodedSource(ImageSource):
@@ -115,6 +120,9 @@ class EncodedSource(ImageSource):
     ) -> None:
         if not names:
             raise TaggantError(f"{where} holds no image; expected one folder a class with {', '.join(SUFFIXES)} files")
+        for name in names:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise TaggantError(f"{where} holds an image named {name!r}, outside its folder; remove it")
         self.names = self._names = list(names)
         self._checks, self._read, self._where = list(checks), read, where
         self.labels, self.classes = np.array(labels, dtype=np.int64), list(classes)
@@ -127,7 +135,14 @@ class EncodedSource(ImageSource):
         from PIL import Image
 
         try:
-            image = Image.open(io.BytesIO(self._read(index)))
+            data = self._read(index)
+        except (FileNotFoundError, KeyError, ValueError, zipfile.BadZipFile) as error:
+            raise TaggantError(
+                f"image {self._where / self._names[index]} cannot be read ({error}); replace or remove it"
+            ) from None
+        # Other failures to read, of a disk or a network, pass through: they may pass, and no work is thrown away for them.
+        try:
+            image = Image.open(io.BytesIO(data))
             image.load()
         except Exception as error:  # Pillow's decoders raise many types
             raise TaggantError(

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from taggant_lightning.files import write_atomic
+from taggant_lightning.files import forget_leftovers, write_atomic
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -25,4 +25,5 @@ class AtomicCheckpoints(TorchCheckpointIO):
         torch.save(checkpoint, content)
         place = Path(path)
         place.parent.mkdir(parents=True, exist_ok=True)
+        forget_leftovers(place)
         write_atomic(place, content.getvalue())

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,6 +50,7 @@ class Seen(NamedTuple):
         signed: Whether it is signed.
         traces: (images, 4): bytes, high-frequency energy, JPEG lattice, small coefficients.
         before: The same of the originals.
+        packed: Whether the file that holds it is what packing its images makes.
     """
 
     steps: NDArray[np.int64]
@@ -59,6 +60,7 @@ class Seen(NamedTuple):
     signed: NDArray[np.bool_]
     traces: NDArray[np.float64]
     before: NDArray[np.float64]
+    packed: NDArray[np.bool_]
 
 
 TRACES = {
@@ -83,7 +85,7 @@ class ExamineUnit:
 
     def __call__(self, unit: int) -> Seen:
         """Read and compare."""
-        overlay, codec, rows = self.layout.source, self.layout.codec, []
+        overlay, codec, rows, encoded = self.layout.source, self.layout.codec, [], []
         if not isinstance(overlay, OverlaySource):
             raise TypeError("an audit compares a signed source with its release")
         signed = set(overlay.changed_indices)
@@ -97,10 +99,13 @@ class ExamineUnit:
             traces = _traces(item.pixels, item.data)
             changed = index in signed
             earlier = _traces(before, encode(before, codec) if codec else None) if changed else traces
-            own = encode(item.pixels, codec) == item.data if codec else True
+            encoded.append(encode(item.pixels, codec) if codec else b"")
+            own = encoded[-1] == item.data if codec else True
             label = item.label == int(overlay.labels[index])
             rows.append((step, np.array_equal(item.pixels, wanted), label, own, changed, traces, earlier))
-        return Seen(*(np.array(column) for column in zip(*rows, strict=True)))
+        packed = self.layout.as_packed(self.folder, unit, encoded)
+        columns = [np.array(column) for column in zip(*rows, strict=True)]
+        return Seen(*[*columns, np.full(len(rows), packed)])
 
 
 def _traces(pixels: NDArray[np.uint8], data: bytes | None) -> tuple[float, float, float, float]:
@@ -140,7 +145,7 @@ def audit_release(
     overlay = layout.source
     if not isinstance(overlay, OverlaySource):
         raise TypeError("an audit compares a signed source with its release")
-    faults = _outer_faults(folder, expected, workers)
+    faults = _outer_faults(folder, layout, expected, workers)
     units = range(len(layout.units))
     total = len(layout.indices)
     seen: list[Seen] = []
@@ -167,12 +172,12 @@ def audit_release(
     }
 
 
-def _outer_faults(folder: Path, expected: Manifest, workers: int) -> list[str]:
+def _outer_faults(folder: Path, layout: Layout, expected: Manifest, workers: int) -> list[str]:
     """Check everything but the images: which files there are, their hashes, times and permissions, and the documents."""
     manifest, files = read_manifest(folder)
     faults, known = [], {name for name, _ in files} | set(DOCUMENTS)
-    if len(known) < len(files) + len(DOCUMENTS):
-        faults.append("the list of hashes names a file twice")
+    if [name for name, _ in files] != layout.files():
+        faults.append("the list of hashes names other files than it should, or in another order")
     present = {path.relative_to(folder).as_posix(): path.lstat() for path in folder.rglob("*")}
     regular = {name for name, status in present.items() if stat.S_ISREG(status.st_mode)}
     strange = sorted(name for name, status in present.items() if name not in known and not stat.S_ISDIR(status.st_mode))
@@ -199,9 +204,13 @@ def _outer_faults(folder: Path, expected: Manifest, workers: int) -> list[str]:
     for name, data in documents(wanted, files).items():
         if name in regular and (folder / name).read_bytes() != data and manifest == wanted:
             faults.append(f"{name} says something else than it should")
-    train = folder / "train"
-    if train.is_dir() and sorted(path.name for path in train.iterdir()) != expected.folders:
-        faults.append("class folders do not sort to the labels, as a reader numbers classes who knows no manifest")
+    wanted_folders = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents} - {"."}
+    if expected.layout in ("png", "webp"):
+        wanted_folders |= {"train", *(f"train/{name}" for name in expected.folders)}
+        if sorted(expected.folders) != expected.folders:
+            faults.append("class folders do not sort to the labels, as a reader numbers classes who knows no manifest")
+    if {name for name, status in present.items() if stat.S_ISDIR(status.st_mode)} != wanted_folders:
+        faults.append("there are other folders than there should be")
     return faults
 
 
@@ -212,6 +221,7 @@ def _image_faults(seen: Seen, bound: int | None) -> list[str]:
         "another label": seen.label,
         "bytes that the release's encoder does not make": seen.encoder,
         "pixels that the Signature does not make": seen.as_signed,
+        "more or less around them than packing them makes": seen.packed,
     }.items():
         if not right.all():
             faults.append(f"{int((~right).sum())} of {len(right)} images with {what}")
@@ -232,6 +242,9 @@ def _tell(seen: Seen, number: int) -> dict[str, float]:
 
 def verdict(traces: dict[str, dict[str, float]]) -> str:
     """Say in words what traces tell a reader who has no originals."""
+    apart = [n for n, t in traces.items() if max(t["auc"], 1 - t["auc"]) >= CERTAIN and t["p_value"] >= P_VALUE]
+    if apart:
+        return f"Too few images are signed to judge by {', '.join(TRACES[n] for n in apart)}, which may tell all of them."
     telling = {n: t for n, t in traces.items() if max(t["auc"], 1 - t["auc"]) >= TELLING and t["p_value"] < P_VALUE}
     shown = ", ".join(f"{TRACES[n]} (AUC {t['auc']:.2f}, originals {t['auc_of_originals']:.2f})" for n, t in telling.items())
     if not telling:

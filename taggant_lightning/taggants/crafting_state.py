@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taggant_lightning.files import secret_directory, write_secret
+from taggant_lightning.files import forget_leftovers, secret_directory, write_secret
 from taggant_lightning.taggants.crafting import Crafted, Point
 
 # A point is kept when this many times the time that keeping the last one took has passed: a twentieth of the time at most.
@@ -51,6 +51,7 @@ class CraftingState:
             carry: Whether a later round starts from it; otherwise its perturbations before rounding are left out.
         """
         tensors = _pack("", crafted, carry=carry)
+        forget_leftovers(self._path(round_, key))
         write_secret(self._path(round_, key), _file(tensors, {"digest": digest}))
         self.keeper(round_, key, digest).forget()
 
@@ -112,11 +113,13 @@ class PointKeeper:
         tensors = {f"delta-{i}": d for i, d in enumerate(point.deltas)} | {f"memory-{i}": m for i, m in enumerate(point.memory)}
         if point.best is not None:
             tensors |= _pack("best-", point.best, carry=True)
+        forget_leftovers(self.path)
         facts = {"restart": point.restart, "step": point.step, "exact": point.exact, "best": point.best is not None}
         write_secret(self.path, _file(tensors, {"digest": self.digest, "point": json.dumps(facts)}))
 
     def forget(self) -> None:
         """Remove the file."""
+        forget_leftovers(self.path)
         self.path.unlink(missing_ok=True)
 
 

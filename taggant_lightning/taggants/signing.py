@@ -20,7 +20,7 @@ from taggant_lightning.data.augment import check_recipe
 from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import canonical_json, secret_directory, sha256_hex
+from taggant_lightning.files import canonical_json, read_json, secret_directory, sha256_hex
 from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.models.ensemble import members
 from taggant_lightning.taggants.crafting import Settings
@@ -177,11 +177,24 @@ class TaggantSigning(Callback):
         if self.perceptual_weight > 0:
             self._perceptual = Perceptual(self.perceptual_trunk, self.perceptual_weights)
         stored = self.out / "signature.json"
-        if stored.exists() and Signature.load(self.out).facts.get("run") != self._run_digest(data):
+        # Not Signature.load: a kill between its two files must not keep the next attempt from writing both.
+        if stored.exists() and read_json(stored, what="signature").get("facts", {}).get("run") != self._run_digest(data):
             raise TaggantError(f"out={self.out} holds a Signature made with other settings, keys or data; name a new folder")
         secret_directory(self.out)
         facts = [self._run_digest(data), last, data.batch_size, data.seed, data.augment]
         self._training = training_digest(pl_module, facts)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse to train on after the one round of a finished training.
+
+        Raises:
+            TaggantError: If `after_epochs` names no further round.
+        """
+        if self.after_epochs is None and self._rounds:
+            raise TaggantError(
+                f"out={self.out} was signed after the last epoch of a shorter training; name a new folder, or name the rounds "
+                "with after_epochs from the beginning"
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Craft if the schedule names this epoch, log the cosine's mean and quantiles, and write the Signature."""
@@ -210,6 +223,18 @@ class TaggantSigning(Callback):
             self._state.forget_before(self._rounds - 1)
             if self._rounds == len(self.after_epochs or [0]):
                 self._snapshots.forget()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say so if a checkpoint of a finished training left nothing to train, and so nothing was signed.
+
+        Raises:
+            TaggantError: If nothing is signed.
+        """
+        if not self._rounds and not _quick(trainer):
+            raise TaggantError(
+                f"training had ended before, after epoch {trainer.current_epoch}, and nothing is signed; train at least one"
+                " more epoch (--trainer.max_epochs), or start without --ckpt_path"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """Hold the state's place and the Signature's hash; nothing secret goes into a checkpoint."""
@@ -281,8 +306,7 @@ class TaggantSigning(Callback):
             models = [m for module in (begun, *twins, *self._frozen) for m in members(module.to(pl_module.device))]
             surrogates = [Surrogate(m, self._chosen(m)) for m in models]
             chosen = self._signing_images(trainer, surrogates[0], settings)
-            facts: dict[str, Any] = {"keys": keys.commitment, "epochs": self.after_epochs}
-            facts["perceptual"] = [self.perceptual_trunk, self.perceptual_weights]
+            facts: dict[str, Any] = {"keys": keys.commitment, "run": self._run_digest(data)}
             own = craft_round(
                 keys,
                 range(trainer.global_rank, len(keys), trainer.world_size),

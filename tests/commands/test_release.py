@@ -67,6 +67,8 @@ def test_a_release_of_another_owner_is_signed_again(npz: str, tmp_path: Path) ->
     publish(ImageDataModule("npz", npz), Signature.load(signature), tmp_path / "first", statement="the first owner's")
     between = SignedDataModule(release=str(tmp_path / "first"), source="npz", root=npz)
     second, other = owner(2, between, tmp_path, 1)
+    with pytest.raises(TaggantError, match="format=source is the layout of original data, and these are a release"):
+        publish(between, Signature.load(other), tmp_path / "second", format="source")
     report = publish(between, Signature.load(other), tmp_path / "second", format="zip")
     assert report["num_changed"] <= 9
     manifests = [json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("first", "second")]
@@ -97,6 +99,8 @@ def test_two_signatures_on_one_source(npz: str, tmp_path: Path) -> None:
         expected = {**dict.fromkeys((1, 4, 7), folders[0]), **dict.fromkeys((2, 5), folders[1])}.get(i)
         alone = source if expected is None else Signature.load(expected).apply(source)
         assert np.array_equal(both.pixels(i), alone.pixels(i))
+    with pytest.raises(TaggantError, match="the data carry a Signature already, and a release names one commitment"):
+        publish(SignedDataModule(signature=folders[0], source="npz", root=npz), Signature.load(folders[1]), tmp_path / "r")
     assert SignedDataModule(signature=folders[1::-1], source="npz", root=npz).train_source.fingerprint != both.fingerprint
     with pytest.raises(
         TaggantError, match="1 images are signed by two of the Signatures; release the first, and sign that release"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import stat
 import subprocess
 import zipfile
 from dataclasses import replace
@@ -133,7 +134,7 @@ def test_an_interrupted_release_goes_on(tmp_path: Path, format: str, monkeypatch
 
 def test_another_release_does_not_go_on_with_the_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layouts, "UNIT_IMAGES", 3)
-    monkeypatch.setattr(writing, "level_times", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(writing, "level", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write(signed(even_source()), tmp_path / "r")
     assert len(list(scratch(part_of(tmp_path / "r")).glob("unit-*"))) == 4
@@ -201,8 +202,15 @@ def test_the_layout_and_names_that_the_source_has(tmp_path: Path) -> None:
     with pytest.raises(TaggantError, match="names that differ in their suffix only; write --format png"):
         layout.write(tmp_path / "part", 0)
     source.names = ["cat/x\ny.png", *source.names[1:]]
-    with pytest.raises(TaggantError, match="an image's name holds a line break; write --format png"):
+    with pytest.raises(TaggantError, match="an image's name holds a line break or is no UTF-8; write --format png"):
         make_layout("source", source, np.arange(4), came_from="imagefolder").member(0)
+    source.names = ["cat/\udcff.png", *source.names[1:]]
+    with pytest.raises(TaggantError, match="holds a line break or is no UTF-8"):
+        make_layout("source", source, np.arange(4), came_from="imagefolder").prepare(tmp_path / "part")
+    source.names = ["cat/\u2028.png", *source.names[1:]]  # a line separator to str.splitlines, and to nobody else
+    odd = make_layout("source", sign(source, (1,)).apply(source), np.arange(4), came_from="imagefolder")
+    write_release(odd, manifest(source, np.arange(4), odd), tmp_path / "odd", check=lambda part: None)
+    assert np.array_equal(open_release(tmp_path / "odd").pixels(0), source.pixels(0))
     source.names = ["cat/x.png", *source.names[1:]]
     assert make_layout("source", even_source(), ALL, came_from="npz").name == "npz"
     assert make_layout("source", source, np.arange(4), came_from="zip").member(0) == "cat/x.png"
@@ -278,6 +286,89 @@ def test_damaged_releases(tmp_path: Path, format: str) -> None:
         open_release(tmp_path / "r").pixels(0)
     path.unlink()
     with pytest.raises(TaggantError, match=f"{os.path.basename(files[0][0])} is missing"):  # noqa: PTH119  # a name
+        open_release(tmp_path / "r")
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o077])
+def test_permissions_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write(signed(even_source()), tmp_path / "r")
+    finally:
+        os.umask(before)
+    modes = {(p.is_dir(), stat.S_IMODE(p.stat().st_mode)) for p in [tmp_path / "r", *(tmp_path / "r").rglob("*")]}
+    assert modes == {(True, 0o755), (False, 0o644)}
+
+
+def test_a_kill_while_documents_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kill leaves beside a document is no part of the release."""
+    monkeypatch.setattr(writing, "level", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write(signed(even_source()), tmp_path / "r")
+    (part_of(tmp_path / "r") / ".manifest.json.abc.part").write_text("half")
+    monkeypatch.undo()
+    write(signed(even_source()), tmp_path / "r")
+    assert not list((tmp_path / "r").glob(".*"))
+
+
+def test_a_kill_after_the_folder_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = writing.shutil.rmtree
+    monkeypatch.setattr(writing.shutil, "rmtree", lambda path, **more: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        scratch(part_of(tmp_path / "r")).mkdir()
+        (scratch(part_of(tmp_path / "r")) / "settings.json").write_text("{}")
+        write(signed(even_source()), tmp_path / "r")
+    monkeypatch.setattr(writing.shutil, "rmtree", remove)
+    write(signed(even_source()), tmp_path / "r")
+    assert [p.name for p in tmp_path.iterdir()] == ["r"]
+
+
+def test_failures_of_a_disk_do_not_throw_work_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taggant_lightning.data.sources import Files
+
+    monkeypatch.setattr(layouts, "UNIT_IMAGES", 2)
+    picture_folder(tmp_path / "in", ["a/1.png", "a/2.png", "b/3.png", "b/4.png"])
+    source = folder_source(tmp_path / "in" / "train")
+    overlay, read = sign(source, (1,)).apply(source), Files.__call__
+
+    def failing(self: Files, index: int) -> bytes:
+        if index == 3:
+            raise OSError(5, "Input/output error")
+        return read(self, index)
+
+    monkeypatch.setattr(Files, "__call__", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        write(overlay, tmp_path / "r", indices=np.arange(4))
+    assert len(list(scratch(part_of(tmp_path / "r")).glob("unit-*"))) == 1
+    monkeypatch.undo()
+    monkeypatch.setattr(layouts, "UNIT_IMAGES", 2)
+    write(overlay, tmp_path / "r", indices=np.arange(4))
+
+
+def test_names_that_leave_their_folder_are_refused(tmp_path: Path) -> None:
+    write(signed(even_source()), tmp_path / "r", "zip")
+    (path,) = (tmp_path / "r").glob("*.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a/../../../evil.png", b"")
+    with pytest.raises(TaggantError, match="holds an image named 'a/../../../evil.png', outside its folder; remove it"):
+        open_release(tmp_path / "r")
+
+
+def test_a_mapped_release_is_not_copied_to_other_processes(tmp_path: Path) -> None:
+    import pickle
+
+    big = ArraySource(np.zeros((40, 3, 64, 64), np.uint8), np.arange(40) % 3)
+    write(signed(big), tmp_path / "r", "npz", np.arange(40))
+    released = open_release(tmp_path / "r")
+    packed = pickle.dumps(released)
+    assert len(packed) < 2000
+    assert np.array_equal(pickle.loads(packed).pixels(4), released.pixels(4))
+    assert (
+        pickle.loads(packed).fingerprint
+        == ArraySource(np.array(released.images), released.labels, released.classes).fingerprint
+    )
+    np.savez(tmp_path / "r" / "data.npz", train_x=np.array([None]), train_y=np.zeros(1, np.int64))
+    with pytest.raises(TaggantError, match="train_x is no plain array"):
         open_release(tmp_path / "r")
 
 

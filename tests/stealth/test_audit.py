@@ -17,7 +17,7 @@ from taggant_lightning.data.release.documents import HASHES, MANIFEST, Manifest,
 from taggant_lightning.data.release.encoding import encode
 from taggant_lightning.data.release.layouts import Layout, make_layout
 from taggant_lightning.data.release.reading import read_manifest
-from taggant_lightning.data.release.writing import level_times, write_release
+from taggant_lightning.data.release.writing import level, write_release
 from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.data.sources import ArraySource, folder_source
 from taggant_lightning.errors import TaggantError
@@ -62,7 +62,7 @@ class Released:
         stored = replace(stored, hashes=sha256_hex(hash_list(files)))
         for name, data in documents(stored, files).items():
             (self.folder / name).write_bytes(data)
-        level_times(self.folder)
+        level(self.folder)
 
 
 def noise_source(count: int = 12, side: int = 16) -> ArraySource:
@@ -136,18 +136,18 @@ def link(r: Released) -> None:
 
 def changed_hash(r: Released) -> None:
     r.file(4).write_bytes(r.file(1).read_bytes())
-    level_times(r.folder)
+    level(r.folder)
 
 
 def missing(r: Released) -> None:
     r.file(4).unlink()
-    level_times(r.folder)
+    level(r.folder)
 
 
 def text_in_the_card(r: Released) -> None:
     with (r.folder / "README.md").open("a") as file:
         file.write("images 1, 4 and 7 are signed\n")
-    level_times(r.folder)
+    level(r.folder)
 
 
 def other_commitment(r: Released) -> None:
@@ -157,6 +157,17 @@ def other_commitment(r: Released) -> None:
 
 def empty_class_folder(r: Released) -> None:
     (r.folder / "train" / "zz").mkdir()
+
+
+def other_order(r: Released) -> None:
+    """Readers take the order of images from the list of hashes: here the signed ones come first."""
+    stored, files = read_manifest(r.folder)
+    first = [files[i] for i in SIGNED]
+    files = first + [entry for entry in files if entry not in first]
+    stored = replace(stored, hashes=sha256_hex(hash_list(files)))
+    for name, data in documents(stored, files).items():
+        (r.folder / name).write_bytes(data)
+    level(r.folder)
 
 
 CAREFUL = {other_encoder, metadata, position, beyond_the_bound, undone, another_image_changed, another_shape, key_file, link}
@@ -177,7 +188,8 @@ LEAKS: dict[Callable[[Released], None], str] = {
     missing: "is missing",
     text_in_the_card: "README.md says something else than it should",
     other_commitment: "the manifest's commitment is not that of the signed dataset",
-    empty_class_folder: "class folders do not sort to the labels",
+    empty_class_folder: "there are other folders than there should be",
+    other_order: "the list of hashes names other files than it should, or in another order",
 }
 
 
@@ -247,7 +259,7 @@ def test_a_label_swapped_by_moving_a_file(tmp_path: Path) -> None:
     stored = replace(stored, hashes=sha256_hex(hash_list(files)))
     for name, data in documents(stored, files).items():
         (released.folder / name).write_bytes(data)
-    level_times(released.folder)
+    level(released.folder)
     with pytest.raises(TaggantError, match=r"train/b/00000004.png is missing"):
         released.audit()
 
@@ -262,7 +274,58 @@ def test_times_in_an_archive(tmp_path: Path) -> None:
         for info, data in members:
             archive.writestr(info, data)
     released.follow_suit()
-    with pytest.raises(TaggantError, match="carries times or comments"):
+    with pytest.raises(TaggantError, match="12 of 12 images with more or less around them than packing them makes"):
+        released.audit()
+
+
+def comment_in_zip(folder: Path) -> None:
+    (path,) = folder.glob("*.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.comment = b"1 4 7"
+
+
+def column_in_parquet(folder: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (path,) = (folder / "data").iterdir()
+    table = pq.read_table(path)
+    more = table.append_column("signed", pa.array([i in SIGNED for i in range(12)]))
+    pq.write_table(more, path, compression="none", row_group_size=64, use_dictionary=False)
+
+
+def rows_gone_from_parquet(folder: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (path,) = (folder / "data").iterdir()
+    pq.write_table(pq.read_table(path).slice(0, 11), path)
+
+
+def member_in_npz(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "data.npz", "a") as archive:
+        archive.writestr("signed.npy", b"1 4 7")
+
+
+def comment_in_npz(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "data.npz", "a") as archive:
+        archive.comment = b"1 4 7"
+
+
+@pytest.mark.parametrize(
+    ("format", "plant", "message"),
+    [
+        ("zip", comment_in_zip, "more or less around them than packing them makes"),
+        ("parquet", column_in_parquet, "more or less around them than packing them makes"),
+        ("parquet", rows_gone_from_parquet, "holds 11 images"),
+        ("npz", member_in_npz, "more or less around them than packing them makes"),
+        ("npz", comment_in_npz, "more or less around them than packing them makes"),
+    ],
+)
+def test_what_is_hidden_in_a_container(format: str, plant: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    released = Released(noise_source(), tmp_path / "r", format)
+    plant(tmp_path / "r")
+    released.follow_suit()
+    with pytest.raises(TaggantError, match=message):
         released.audit()
 
 
@@ -310,6 +373,9 @@ def test_verdicts() -> None:
         "A reader without the originals can narrow the search for signed images, by file size (AUC 0.70, originals 0.50)."
     )
     assert verdict({**nothing, "jpeg_lattice": trace(0.02)}).startswith("Signed images can be found")
+    assert verdict({**nothing, "jpeg_lattice": trace(1.0, 0.08)}) == (
+        "Too few images are signed to judge by the JPEG lattice, which may tell all of them."
+    )
 
 
 def test_documents_are_made_again_and_compared(tmp_path: Path) -> None:
@@ -321,8 +387,8 @@ def test_documents_are_made_again_and_compared(tmp_path: Path) -> None:
     for name, data in documents(stored, files).items():
         (released.folder / name).write_bytes(data)
     assert (released.folder / HASHES).read_bytes().count(b"\n") == 13
-    level_times(released.folder)
-    with pytest.raises(TaggantError, match="the list of hashes names a file twice"):
+    level(released.folder)
+    with pytest.raises(TaggantError, match="the list of hashes names other files than it should"):
         released.audit()
 
 

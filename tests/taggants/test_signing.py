@@ -200,6 +200,51 @@ def test_stopped_early_still_signs_or_says_so(folders: tuple[str, str, Path], ca
     assert "the Signature is that of round 1" in caplog.text
 
 
+def test_a_longer_training_of_a_signed_one_is_refused(folders: tuple[str, str, Path]) -> None:
+    saving = pl.callbacks.ModelCheckpoint(folders[2] / "ckpt", every_n_epochs=1, save_top_k=-1)
+    run(folders, "s", saving, epochs=2)
+    checkpoint = folders[2] / "ckpt" / "epoch=1-step=6.ckpt"
+    for epochs in (2, 3):
+        callback = TaggantSigning(folders[1], str(folders[2] / "s"), **QUICK)
+        fit = trainer(folders[2], epochs, callback, SeededSteps()).fit
+        data = ImageDataModule("npz", folders[0], batch_size=20)
+        if epochs == 2:  # nothing is left to do
+            fit(UsersOwn(), datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        else:
+            with pytest.raises(TaggantError, match="was signed after the last epoch of a shorter training; name a new folder"):
+                fit(UsersOwn(), datamodule=data, ckpt_path=checkpoint, weights_only=True)
+
+
+def test_a_finished_training_that_nobody_signed_is_told(folders: tuple[str, str, Path]) -> None:
+    saving = pl.callbacks.ModelCheckpoint(folders[2] / "ckpt", every_n_epochs=1, save_top_k=-1)
+    data = ImageDataModule("npz", folders[0], batch_size=20)
+    trainer(folders[2], 2, saving, SeededSteps()).fit(UsersOwn(), datamodule=data)
+    callback = TaggantSigning(folders[1], str(folders[2] / "s"), **QUICK)
+    with pytest.raises(TaggantError, match="training had ended before, after epoch 2, and nothing is signed"):
+        trainer(folders[2], 2, callback, SeededSteps()).fit(
+            UsersOwn(), datamodule=data, ckpt_path=folders[2] / "ckpt" / "epoch=1-step=6.ckpt", weights_only=True
+        )
+
+
+def test_a_kill_between_the_two_files_of_a_signature(folders: tuple[str, str, Path]) -> None:
+    whole = run(folders, "whole")
+    run(folders, "s")
+    path = folders[2] / "s" / "signature.safetensors"
+    path.write_bytes(path.read_bytes() + b"of the next round")
+    again = run(folders, "s")
+    assert all(np.array_equal(x, y) for x, y in zip(whole.signature.steps, again.signature.steps, strict=True))
+    assert Signature.load(folders[2] / "s").indices.tolist() == whole.signature.indices.tolist()
+
+
+def test_points_of_another_objective_are_not_taken_up(folders: tuple[str, str, Path]) -> None:
+    """The same weights, images and settings, and other parameters whose gradients are aligned."""
+    whole = run(folders, "whole")
+    run(folders, "s", parameters=["*.weight"])
+    (folders[2] / "s" / "signature.json").unlink()  # as if killed before it was written
+    again = run(folders, "s")
+    assert all(np.array_equal(x, y) for x, y in zip(whole.signature.steps, again.signature.steps, strict=True))
+
+
 def test_finished_signature_is_not_overwritten(folders: tuple[str, str, Path]) -> None:
     run(folders, "s")
     before = (folders[2] / "s" / "signature.safetensors").read_bytes()

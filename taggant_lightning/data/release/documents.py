@@ -87,7 +87,7 @@ def read_hash_list(data: bytes) -> list[tuple[str, str]]:
         ValueError: If a line is not of that form.
     """
     pairs: list[tuple[str, str]] = []
-    for line in data.decode().splitlines():
+    for line in data.decode().split("\n")[:-1]:
         digest, separator, name = line.partition("  ")
         if not separator or not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"line {len(pairs) + 1} is no hash with a name")

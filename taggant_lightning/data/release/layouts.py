@@ -10,7 +10,7 @@ import os
 import struct
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,12 +77,21 @@ class Layout(ABC):
         """The units of work: places 0..N−1, cut into runs."""
         return [range(a, min(a + self.unit_size, len(self.indices))) for a in range(0, len(self.indices), self.unit_size)]
 
-    def prepare(self, part: Path) -> None:  # noqa: B027  # most layouts need nothing
+    def prepare(self, part: Path) -> None:
         """Do what comes before the first unit."""
+        self.files()  # names that cannot be written are told before the first image is
 
     @abstractmethod
     def write(self, part: Path, unit: int) -> list[File]:
         """Write one unit into the folder, and return its files; a second time, it writes the same."""
+
+    @abstractmethod
+    def files(self) -> list[str]:
+        """Return the names of all files of images, in the order in which the release lists them."""
+
+    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
+        """Say whether the file that holds one unit is what packing these encoded images makes; true where none holds it."""
+        return True
 
     def finish(self, part: Path) -> list[File]:
         """Do what comes after the last unit, and return further files."""
@@ -111,8 +120,8 @@ class Layout(ABC):
         if known is None:
             raise TaggantError("format=source needs a source whose images have names; write --format png")
         stems = [known[int(i)].rsplit(".", 1)[0] for i in self.indices]
-        if any("\n" in stem or "\r" in stem for stem in stems):
-            raise TaggantError("format=source: an image's name holds a line break; write --format png")
+        if any("\n" in stem or not _encodable(stem) for stem in stems):
+            raise TaggantError("format=source: an image's name holds a line break or is no UTF-8; write --format png")
         if len(set(stems)) < len(stems):
             raise TaggantError("format=source: two images have names that differ in their suffix only; write --format png")
         return stems
@@ -140,6 +149,7 @@ class Folder(Layout):
 
     def prepare(self, part: Path) -> None:
         """Make the class folders."""
+        super().prepare(part)
         for folder in self.folders:
             (part / "train" / folder).mkdir(parents=True, exist_ok=True)
 
@@ -154,6 +164,10 @@ class Folder(Layout):
             path.write_bytes(data)
             files.append((name, sha256_hex(data)))
         return files
+
+    def files(self) -> list[str]:
+        """Return the images' names."""
+        return [f"train/{self.member(place)}" for place in range(len(self.indices))]
 
     def items(self, folder: Path, unit: int) -> Iterator[Item]:
         """Read the images of one unit."""
@@ -187,12 +201,25 @@ class Zip(Layout):
     def write(self, part: Path, unit: int) -> list[File]:
         """Write one archive."""
         path = part / self._shard(unit, "zip")
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for place in self.units[unit]:
+        self._pack(path, unit, (self._encoded(place) for place in self.units[unit]))
+        return [(path.name, sha256_file(path))]
+
+    def _pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
+        with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
+            for place, data in zip(self.units[unit], encoded, strict=True):
                 info = zipfile.ZipInfo(self.member(place), ZIP_TIME)
                 info.external_attr = 0o100644 << 16
-                archive.writestr(info, self._encoded(place))
-        return [(path.name, sha256_file(path))]
+                archive.writestr(info, data)
+
+    def files(self) -> list[str]:
+        """Return the archives' names."""
+        return [self._shard(unit, "zip") for unit in range(len(self.units))]
+
+    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
+        """Say whether an archive is what packing these images makes."""
+        packed = io.BytesIO()
+        self._pack(packed, unit, encoded)
+        return packed.getbuffer() == (folder / self._shard(unit, "zip")).read_bytes()
 
     def items(self, folder: Path, unit: int) -> Iterator[Item]:
         """Read the images of one archive."""
@@ -203,8 +230,6 @@ class Zip(Layout):
                 names = archive.namelist()
                 if names != [self.member(place) for place in self.units[unit]]:
                     raise TaggantError(f"release={folder}: {path.name} holds other names, or in another order; write it again")
-                if any(info.date_time != ZIP_TIME or info.extra or info.comment for info in archive.infolist()):
-                    raise TaggantError(f"release={folder}: {path.name} carries times or comments; write the release again")
                 for name in names:
                     data = archive.read(name)
                     yield Item(labels[name.split("/")[0]], data, _decoded(data, folder))
@@ -224,19 +249,33 @@ class Parquet(Layout):
 
     def prepare(self, part: Path) -> None:
         """Make the folder of the shards."""
+        super().prepare(part)
         pyarrow()
         (part / "data").mkdir(exist_ok=True)
 
     def write(self, part: Path, unit: int) -> list[File]:
         """Write one shard."""
+        name = f"data/{self._shard(unit, 'parquet')}"
+        self._pack(part / name, unit, (self._encoded(place) for place in self.units[unit]))
+        return [(name, sha256_file(part / name))]
+
+    def _pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
         pa, pq = pyarrow()
         places = self.units[unit]
-        images = [{"bytes": self._encoded(place), "path": self.member(place)} for place in places]
+        images = [{"bytes": data, "path": self.member(place)} for place, data in zip(places, encoded, strict=True)]
         table = pa.table({"image": images, "label": [self._label(place) for place in places]}, schema=self._schema)
-        name = f"data/{self._shard(unit, 'parquet')}"
         # Images are compressed already. Small row groups let a reader fetch few images.
-        pq.write_table(table, part / name, compression="none", row_group_size=ROW_GROUP, use_dictionary=False)
-        return [(name, sha256_file(part / name))]
+        pq.write_table(table, to, compression="none", row_group_size=ROW_GROUP, use_dictionary=False)
+
+    def files(self) -> list[str]:
+        """Return the shards' names."""
+        return [f"data/{self._shard(unit, 'parquet')}" for unit in range(len(self.units))]
+
+    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
+        """Say whether a shard is what packing these images makes."""
+        packed = io.BytesIO()
+        self._pack(packed, unit, encoded)
+        return packed.getbuffer() == (folder / "data" / self._shard(unit, "parquet")).read_bytes()
 
     @property
     def _schema(self) -> Any:
@@ -249,7 +288,10 @@ class Parquet(Layout):
     def items(self, folder: Path, unit: int) -> Iterator[Item]:
         """Read the images of one shard."""
         name = f"data/{self._shard(unit, 'parquet')}"
-        for row in parquet_rows(folder / name):
+        rows = parquet_rows(folder / name)
+        if len(rows) != len(self.units[unit]):
+            raise TaggantError(f"release={folder}: {name} holds {len(rows)} images; write the release again")
+        for row in rows:
             yield Item(int(row["label"]), row["image"]["bytes"], _decoded(row["image"]["bytes"], folder))
 
 
@@ -302,6 +344,19 @@ class Npz(Layout):
                 with archive.open(zipfile.ZipInfo(f"{name}.npy", ZIP_TIME), "w") as to:
                     np.lib.format.write_array(to, array, allow_pickle=False)
         return [(path.name, sha256_file(path))]
+
+    def files(self) -> list[str]:
+        """Return the archive's name."""
+        return ["data.npz"]
+
+    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
+        """Say whether the archive holds three arrays, the class names as they are, and nothing else."""
+        with zipfile.ZipFile(folder / "data.npz") as archive:
+            infos = archive.infolist()
+            bare = not archive.comment and infos[0].header_offset == 0
+        bare &= [info.filename for info in infos] == ["train_x.npy", "train_y.npy", "classes.npy"]
+        bare &= all(info.date_time == ZIP_TIME and not info.comment for info in infos)
+        return bare and np.array_equal(stored_array(folder / "data.npz", "classes"), np.array(self.source.classes))
 
     def items(self, folder: Path, unit: int) -> Iterator[Item]:
         """Read one unit's pixels; only they are held in memory."""
@@ -393,7 +448,9 @@ def stored_array(path: Path, name: str) -> NDArray[Any]:
             lengths = struct.unpack("<HH", file.read(4))
             file.seek(sum(lengths), os.SEEK_CUR)
             np.lib.format.read_magic(file)
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            if dtype.hasobject or fortran:
+                raise ValueError(f"{name} is no plain array")
             return np.memmap(path, dtype, "r", file.tell(), shape)
     except (OSError, KeyError, ValueError, struct.error, zipfile.BadZipFile) as error:
         raise TaggantError(f"{path} is missing or damaged ({error}); write the release again") from None
@@ -404,3 +461,11 @@ def _decoded(data: bytes, where: Path) -> NDArray[np.uint8]:
         return decode(data)
     except OSError as error:
         raise TaggantError(f"release={where}: an image cannot be decoded ({error}); write the release again") from None
+
+
+def _encodable(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # a file name of other bytes, as Python reads it
+        return False
+    return True

@@ -4,6 +4,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from taggant_lightning.data.release.documents import HASHES, MANIFEST, Manifest, read_hash_list
 from taggant_lightning.data.release.layouts import pyarrow, stored_array
 from taggant_lightning.data.sources import Archives, ArraySource, EncodedSource, Files, ImageSource
@@ -44,8 +46,7 @@ def open_release(folder: Path) -> ImageSource:
         if not (folder / name).is_file():
             raise TaggantError(f"release={folder}: {name} is missing; restore it from a copy")
     if manifest.layout == "npz":
-        path = folder / "data.npz"
-        return ArraySource(stored_array(path, "train_x"), stored_array(path, "train_y"), manifest.classes)
+        return StoredArrays(folder / "data.npz", manifest.classes)
     label = {name: number for number, name in enumerate(manifest.folders)}
     try:
         if manifest.layout == "zip":
@@ -63,6 +64,25 @@ def open_release(folder: Path) -> ImageSource:
         )
     except (OSError, KeyError, IndexError, zipfile.BadZipFile) as error:
         raise TaggantError(f"release={folder} is damaged ({error}); restore it from a copy") from None
+
+
+class StoredArrays(ArraySource):
+    """The images of an .npz release, mapped and not read; another process maps them anew.
+
+    Args:
+        path: The file.
+        classes: Class names.
+    """
+
+    def __init__(self, path: Path, classes: list[str]) -> None:
+        super().__init__(stored_array(path, "train_x"), np.array(stored_array(path, "train_y")), classes)
+        self._path = path
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "images"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, images=stored_array(state["_path"], "train_x"))
 
 
 def _zipped(folder: Path, manifest: Manifest, files: list[tuple[str, str]], label: dict[str, int]) -> ImageSource:

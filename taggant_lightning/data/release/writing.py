@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from taggant_lightning.data.release.documents import Manifest, documents, hash_list
+from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, documents, hash_list
 from taggant_lightning.data.release.layouts import File, Layout, scratch
 from taggant_lightning.data.release.reading import read_manifest
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import canonical_json, read_json, sha256_hex, write_atomic, write_json
+from taggant_lightning.files import canonical_json, forget_leftovers, read_json, sha256_hex, write_atomic, write_json
 from taggant_lightning.parallel import in_order
 
 FILE_TIME = 946684800  # 2000-01-01: one modification time for every file, signed or not
@@ -75,6 +75,7 @@ def write_release(
     """
     if out.exists():
         if _is_that(out, manifest):  # killed on its last steps, or simply asked for twice
+            shutil.rmtree(scratch(part_of(out)), ignore_errors=True)
             return check(out)
         raise TaggantError(f"out={out} exists already; name a new folder")
     part = part_of(out)
@@ -93,14 +94,14 @@ def write_release(
         complete = Manifest(**{**manifest.__dict__, "hashes": sha256_hex(hash_list(files))})
         for name, data in documents(complete, files).items():
             write_atomic(part / name, data)
-        level_times(part)
+        level(part)
         report = check(part)
     except TaggantError:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(scratch(part), ignore_errors=True)
         raise
-    shutil.rmtree(scratch(part))
     part.rename(out)
+    shutil.rmtree(scratch(part))
     return report
 
 
@@ -128,13 +129,16 @@ def _begin(part: Path, layout: Layout, manifest: Manifest) -> None:
         part.mkdir()
         layout.prepare(part)
         write_json(settings, {"digest": digest})
+    for document in DOCUMENTS:
+        forget_leftovers(part / document)
 
 
 def _record(part: Path, unit: int) -> Path:
     return scratch(part) / f"unit-{unit:06d}.json"
 
 
-def level_times(folder: Path) -> None:
-    """Give every file and folder of a release the same times."""
+def level(folder: Path) -> None:
+    """Give every file and folder of a release the same times and permissions, whatever the umask."""
     for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (FILE_TIME, FILE_TIME))
