@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, documents
 from taggant_lightning.data.release.encoding import encode
-from taggant_lightning.data.release.layouts import Layout
+from taggant_lightning.data.release.layout import Layout
 from taggant_lightning.data.release.reading import read_manifest
 from taggant_lightning.data.release.writing import FILE_TIME, Progress, quiet
 from taggant_lightning.data.signature import OverlaySource

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taggant_lightning.data.release import layouts, writing
-from taggant_lightning.data.release.documents import Manifest, card, class_folders, croissant
-from taggant_lightning.data.release.layouts import make_layout, scratch
+from taggant_lightning.data.release import layout as layout_module
+from taggant_lightning.data.release import writing
+from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, card, class_folders, croissant
+from taggant_lightning.data.release.layout import Layout, scratch
+from taggant_lightning.data.release.layouts import make_layout
 from taggant_lightning.data.release.reading import open_release, read_manifest
 from taggant_lightning.data.release.writing import WriteUnit, part_of, write_release
 from taggant_lightning.data.signature import OverlaySource
@@ -40,7 +42,7 @@ def signed(source: ImageSource) -> OverlaySource:
     return sign(source).apply(source)
 
 
-def manifest(source: ImageSource, indices: np.ndarray, layout: layouts.Layout) -> Manifest:
+def manifest(source: ImageSource, indices: np.ndarray, layout: Layout) -> Manifest:
     facts = {"source": {"fingerprint": "00" * 32}, "commitment": "ab" * 32, "statement": "words", "license": "cc0-1.0"}
     return Manifest(layout.name, layout.codec, source.classes, layout.folders, len(indices), hashes="", **facts)
 
@@ -53,7 +55,7 @@ def write(source: OverlaySource, out: Path, format: str = "png", indices: np.nda
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_every_layout_reads_back_equal(tmp_path: Path, format: str, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "UNIT_IMAGES", 5)
+    monkeypatch.setattr(layout_module, "UNIT_IMAGES", 5)
     overlay, kept = signed(even_source()), np.array([0, 1, 4, 5, 7, 10])
     part = write(overlay, tmp_path / "r", format, kept, workers)
     assert part == part_of(tmp_path / "r")
@@ -66,7 +68,7 @@ def test_every_layout_reads_back_equal(tmp_path: Path, format: str, workers: int
     assert (stored.commitment, stored.num_images) == ("ab" * 32, 6)
     paths = [p for p in (tmp_path / "r").rglob("*") if p.is_file()]
     assert {p.stat().st_mtime for p in paths} == {writing.FILE_TIME}
-    assert {p.relative_to(tmp_path / "r").as_posix() for p in paths} == {name for name, _ in files} | set(layouts_documents())
+    assert {p.relative_to(tmp_path / "r").as_posix() for p in paths} == {name for name, _ in files} | set(DOCUMENTS)
     subprocess.run(["sha256sum", "--quiet", "--check", "SHA256SUMS"], cwd=tmp_path / "r", check=True)
     assert write(overlay, tmp_path / "r", format, kept) == tmp_path / "r"  # checked again, and left as it is
     with pytest.raises(TaggantError, match="exists already; name a new folder"):
@@ -74,12 +76,6 @@ def test_every_layout_reads_back_equal(tmp_path: Path, format: str, workers: int
     (tmp_path / "r" / "manifest.json").unlink()
     with pytest.raises(TaggantError, match="exists already; name a new folder"):
         write(overlay, tmp_path / "r", format, kept)
-
-
-def layouts_documents() -> tuple[str, ...]:
-    from taggant_lightning.data.release.documents import DOCUMENTS
-
-    return DOCUMENTS
 
 
 @pytest.mark.parametrize("format", ["png", "webp", "zip", "parquet"])
@@ -103,7 +99,7 @@ def test_grey_images(tmp_path: Path) -> None:
 def test_an_interrupted_release_goes_on(tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is written is not written again, half a unit is, and the files are those of an uninterrupted release."""
     for name, value in {"UNIT_IMAGES": 3, "SHARD_IMAGES": 3}.items():
-        monkeypatch.setattr(layouts, name, value)
+        monkeypatch.setattr(layout_module, name, value)
     overlay, done, one = signed(even_source()), [], WriteUnit.__call__
     write(overlay, tmp_path / "whole", format)
 
@@ -133,7 +129,7 @@ def test_an_interrupted_release_goes_on(tmp_path: Path, format: str, monkeypatch
 
 
 def test_another_release_does_not_go_on_with_the_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layouts, "UNIT_IMAGES", 3)
+    monkeypatch.setattr(layout_module, "UNIT_IMAGES", 3)
     monkeypatch.setattr(writing, "level", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write(signed(even_source()), tmp_path / "r")
@@ -326,7 +322,7 @@ def test_a_kill_after_the_folder_has_its_name(tmp_path: Path, monkeypatch: pytes
 def test_failures_of_a_disk_do_not_throw_work_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from taggant_lightning.data.sources import Files
 
-    monkeypatch.setattr(layouts, "UNIT_IMAGES", 2)
+    monkeypatch.setattr(layout_module, "UNIT_IMAGES", 2)
     picture_folder(tmp_path / "in", ["a/1.png", "a/2.png", "b/3.png", "b/4.png"])
     source = folder_source(tmp_path / "in" / "train")
     overlay, read = sign(source, (1,)).apply(source), Files.__call__
@@ -341,7 +337,7 @@ def test_failures_of_a_disk_do_not_throw_work_away(tmp_path: Path, monkeypatch: 
         write(overlay, tmp_path / "r", indices=np.arange(4))
     assert len(list(scratch(part_of(tmp_path / "r")).glob("unit-*"))) == 1
     monkeypatch.undo()
-    monkeypatch.setattr(layouts, "UNIT_IMAGES", 2)
+    monkeypatch.setattr(layout_module, "UNIT_IMAGES", 2)
     write(overlay, tmp_path / "r", indices=np.arange(4))
 
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from taggant_lightning.data.release.documents import HASHES, MANIFEST, Manifest, documents, hash_list
 from taggant_lightning.data.release.encoding import encode
-from taggant_lightning.data.release.layouts import Layout, make_layout
+from taggant_lightning.data.release.layout import Layout
+from taggant_lightning.data.release.layouts import make_layout
 from taggant_lightning.data.release.reading import read_manifest
 from taggant_lightning.data.release.writing import level, write_release
 from taggant_lightning.data.signature import OverlaySource, Signature

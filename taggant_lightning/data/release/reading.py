@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from taggant_lightning.data.release.archives import stored_array
 from taggant_lightning.data.release.documents import HASHES, MANIFEST, Manifest, read_hash_list
-from taggant_lightning.data.release.layouts import pyarrow, stored_array
+from taggant_lightning.data.release.parquet import RowGroups, pyarrow
 from taggant_lightning.data.sources import Archives, ArraySource, EncodedSource, Files, ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import read_json, sha256_hex
@@ -99,36 +100,6 @@ def _zipped(folder: Path, manifest: Manifest, files: list[tuple[str, str]], labe
         Archives([(path, info.filename) for path, info in members]),
         folder,
     )
-
-
-class RowGroups:
-    """Image bytes of parquet shards; the last row group read stays in memory, for readers that go in order."""
-
-    def __init__(self, paths: list[Path]) -> None:
-        _, pq = pyarrow()
-        self._paths = paths
-        self._where: list[tuple[int, int, int]] = []  # shard, row group, row in it
-        for shard, path in enumerate(paths):
-            metadata = pq.ParquetFile(path).metadata
-            for group in range(metadata.num_row_groups):
-                self._where += [(shard, group, row) for row in range(metadata.row_group(group).num_rows)]
-        self._held: tuple[tuple[int, int], list[Any]] | None = None
-
-    def column(self, name: str) -> list[Any]:
-        """Return a whole column, `label`, or of a structure one field, `image.path`."""
-        _, pq = pyarrow()
-        tables = (pq.ParquetFile(path).read(columns=[name]) for path in self._paths)
-        return [value for table in tables for value in table[name.split(".")[0]].to_pylist()]
-
-    def __call__(self, index: int) -> bytes:
-        """Return one image's encoded bytes."""
-        shard, group, row = self._where[index]
-        if self._held is None or self._held[0] != (shard, group):
-            _, pq = pyarrow()
-            images = pq.ParquetFile(self._paths[shard]).read_row_group(group, columns=["image"])["image"].to_pylist()
-            self._held = ((shard, group), images)
-        data: bytes = self._held[1][row]["bytes"]
-        return data
 
 
 def _parquet(folder: Path, manifest: Manifest, files: list[tuple[str, str]]) -> ImageSource:

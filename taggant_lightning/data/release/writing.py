@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, documents, hash_list
-from taggant_lightning.data.release.layouts import File, Layout, scratch
+from taggant_lightning.data.release.layout import File, Layout, scratch
 from taggant_lightning.data.release.reading import read_manifest
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, forget_leftovers, read_json, sha256_hex, write_atomic, write_json

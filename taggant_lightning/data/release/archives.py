@@ -1,0 +1,166 @@
+"""Zip archives: image folders, and numpy's arrays."""
+
+import io
+import os
+import struct
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.data.release.layout import File, Item, Layout, decoded, scratch
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import sha256_file
+
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can name
+RAW = "train_x.raw"
+
+
+class Zip(Layout):
+    """`train-*.zip`, zipped image folders of some thousand images each."""
+
+    name = "zip"
+
+    @cached_property
+    def unit_size(self) -> int:
+        """Images in an archive."""
+        return self._shard_size()
+
+    def write(self, part: Path, unit: int) -> list[File]:
+        """Write one archive."""
+        path = part / self._shard(unit, "zip")
+        self._pack(path, unit, (self._encoded(place) for place in self.units[unit]))
+        return [(path.name, sha256_file(path))]
+
+    def _pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
+        with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
+            for place, data in zip(self.units[unit], encoded, strict=True):
+                info = zipfile.ZipInfo(self.member(place), ZIP_TIME)
+                info.external_attr = 0o100644 << 16
+                archive.writestr(info, data)
+
+    def files(self) -> list[str]:
+        """Return the archives' names."""
+        return [self._shard(unit, "zip") for unit in range(len(self.units))]
+
+    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
+        """Say whether an archive is what packing these images makes."""
+        packed = io.BytesIO()
+        self._pack(packed, unit, encoded)
+        return packed.getbuffer() == (folder / self._shard(unit, "zip")).read_bytes()
+
+    def items(self, folder: Path, unit: int) -> Iterator[Item]:
+        """Read the images of one archive."""
+        labels = {name: label for label, name in enumerate(self.folders)}
+        path = folder / self._shard(unit, "zip")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+                if names != [self.member(place) for place in self.units[unit]]:
+                    raise TaggantError(f"release={folder}: {path.name} holds other names, or in another order; write it again")
+                for name in names:
+                    data = archive.read(name)
+                    yield Item(labels[name.split("/")[0]], data, decoded(data, folder))
+        except (OSError, zipfile.BadZipFile) as error:
+            raise TaggantError(f"release={folder}: {path.name} is missing or damaged ({error})") from None
+
+
+class Npz(Layout):
+    """`data.npz` with train_x (N, C, H, W) uint8 and train_y, for images of one shape.
+
+    Units write their pixels into one file at their places; at the end it is moved into the archive.
+    """
+
+    name = "npz"
+    codec = None
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return self.source.pixels(int(self.indices[0])).shape
+
+    def prepare(self, part: Path) -> None:
+        """Make the file that units write into."""
+        (scratch(part) / RAW).touch()
+
+    def write(self, part: Path, unit: int) -> list[File]:
+        """Write one unit's pixels at their place."""
+        images = [self.source.pixels(int(self.indices[place])) for place in self.units[unit]]
+        if any(image.shape != self._shape for image in images):
+            raise TaggantError("format=npz needs images of one shape, and these differ; write --format png")
+        handle = os.open(scratch(part) / RAW, os.O_WRONLY)  # not a memory map: a full disk would end that by a signal
+        try:
+            data = memoryview(np.stack(images).tobytes())
+            offset = self.units[unit].start * int(np.prod(self._shape))
+            while data:
+                written = os.pwrite(handle, data, offset)
+                data, offset = data[written:], offset + written
+        finally:
+            os.close(handle)
+        return []
+
+    def finish(self, part: Path) -> list[File]:
+        """Put pixels, labels and classes into the archive, a block at a time."""
+        header = io.BytesIO()
+        shape = (len(self.indices), *self._shape)
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        path = part / "data.npz"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            with archive.open(zipfile.ZipInfo("train_x.npy", ZIP_TIME), "w", force_zip64=True) as to:
+                to.write(header.getvalue())
+                with (scratch(part) / RAW).open("rb") as pixels:
+                    while block := pixels.read(1 << 22):
+                        to.write(block)
+            for name, array in {"train_y": self.source.labels[self.indices], "classes": np.array(self.source.classes)}.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy", ZIP_TIME), "w") as to:
+                    np.lib.format.write_array(to, array, allow_pickle=False)
+        return [(path.name, sha256_file(path))]
+
+    def files(self) -> list[str]:
+        """Return the archive's name."""
+        return ["data.npz"]
+
+    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
+        """Say whether the archive holds three arrays, the class names as they are, and nothing else."""
+        with zipfile.ZipFile(folder / "data.npz") as archive:
+            infos = archive.infolist()
+            bare = not archive.comment and infos[0].header_offset == 0
+        bare &= [info.filename for info in infos] == ["train_x.npy", "train_y.npy", "classes.npy"]
+        bare &= all(info.date_time == ZIP_TIME and not info.comment for info in infos)
+        return bare and np.array_equal(stored_array(folder / "data.npz", "classes"), np.array(self.source.classes))
+
+    def items(self, folder: Path, unit: int) -> Iterator[Item]:
+        """Read one unit's pixels; only they are held in memory."""
+        images, labels = (stored_array(folder / "data.npz", name) for name in ("train_x", "train_y"))
+        if len(images) != len(self.indices) or len(labels) != len(images):
+            raise TaggantError(
+                f"release={folder}: data.npz holds {len(images)} images and {len(labels)} labels; write it again"
+            )
+        for place in self.units[unit]:
+            yield Item(int(labels[place]), None, np.array(images[place]))
+
+
+def stored_array(path: Path, name: str) -> NDArray[Any]:
+    """Map an array of an .npz file whose members are not compressed, without reading it.
+
+    Raises:
+        TaggantError: If the file is missing, damaged or compressed.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+            info = archive.getinfo(f"{name}.npy")
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} is compressed")
+            file.seek(info.header_offset + 26)  # lengths of the member's name and of its extra field
+            lengths = struct.unpack("<HH", file.read(4))
+            file.seek(sum(lengths), os.SEEK_CUR)
+            np.lib.format.read_magic(file)
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+            if dtype.hasobject or fortran:
+                raise ValueError(f"{name} is no plain array")
+            return np.memmap(path, dtype, "r", file.tell(), shape)
+    except (OSError, KeyError, ValueError, struct.error, zipfile.BadZipFile) as error:
+        raise TaggantError(f"{path} is missing or damaged ({error}); write the release again") from None
