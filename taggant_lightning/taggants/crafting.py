@@ -143,7 +143,7 @@ def craft_key(
         perceptual=perceptual,
         perceptual_weight=settings.perceptual_weight,
     )
-    originals, everyone = objective.originals, range(len(surrogates))
+    everyone = range(len(surrogates))
     point = None if keeper is None else keeper.taken_up()
     best = None if point is None else point.best
     if point is not None:
@@ -153,11 +153,13 @@ def craft_key(
         if here is not None:
             deltas = [d.to(device, objective.dtype) for d in here.deltas]
         elif restart == 0 and start is not None:
+            originals = [x.to(objective.dtype) / 255 for x in objective.stored]
             deltas = [project(d.to(device, objective.dtype), x, settings.eps) for d, x in zip(start, originals, strict=True)]
+            del originals
         else:
-            deltas = _start(images, originals, settings, key, restart)
+            deltas = _start(images, objective, settings, key, restart)
         deltas = [d.requires_grad_() for d in deltas]
-        rule = _rule(deltas, originals, settings)
+        rule = _rule(deltas, objective.stored, settings)
         if here is not None:
             rule.remember(here.memory)
         for step in range(0 if here is None else here.step, settings.steps):
@@ -177,15 +179,15 @@ def craft_key(
     return best
 
 
-def _rule(deltas: list[Tensor], originals: list[Tensor], settings: Settings) -> Rule:
+def _rule(deltas: list[Tensor], stored: list[Tensor], settings: Settings) -> Rule:
     rule = Momentum if settings.optimizer == "momentum" else SignAdam
-    return rule(deltas, originals, settings.eps, settings.lr, settings.schedule, settings.steps)
+    return rule(deltas, stored, settings.eps, settings.lr, settings.schedule, settings.steps)
 
 
-def _start(images: SigningImages, originals: list[Tensor], settings: Settings, key: int, restart: int) -> list[Tensor]:
+def _start(images: SigningImages, objective: Objective, settings: Settings, key: int, restart: int) -> list[Tensor]:
     deltas = []
     for group, _, places in images.parts(len(images.ids)):
-        original = originals[group]
+        original = objective.stored[group].to(objective.dtype) / 255
         numbers = [
             stream(settings.seed, "craft-start", key, i, restart).random(original.shape[1:], dtype=np.float32)
             for i in images.ids[places]

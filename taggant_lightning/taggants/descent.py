@@ -21,7 +21,7 @@ class Rule(ABC):
 
     Args:
         deltas: Perturbations, one tensor (n, C, H, W) float a group, within their bounds; changed in place.
-        originals: Images in [0, 1] of the same shapes.
+        originals: Images of the same shapes, uint8 as stored or float in [0, 1].
         eps: Bound, pixel fraction.
         lr: First step size in units of eps.
         schedule: Of the step size.
@@ -77,7 +77,7 @@ class Momentum(Rule):
         reach = self.size(number) / (1 - DECAY ** (number + 1))  # a young mean is too short by this
         for delta, mean, gradient, original in zip(self.deltas, self.means, rise, self.originals, strict=True):
             mean.lerp_(gradient / scale, 1 - DECAY)
-            delta.copy_(project(delta + reach * mean, original, self.eps))
+            delta.copy_(project(delta + reach * mean, _in_unit_range(original, delta), self.eps))
 
     def memory(self) -> list[Tensor]:
         """Return the running means, one a perturbation."""
@@ -105,7 +105,7 @@ class SignAdam(Rule):
         self.adam.param_groups[0]["lr"] = self.size(number)
         self.adam.step()
         for delta, original in zip(self.deltas, self.originals, strict=True):
-            delta.copy_(project(delta, original, self.eps))
+            delta.copy_(project(delta, _in_unit_range(original, delta), self.eps))
 
     def memory(self) -> list[Tensor]:
         """Return Adam's number of steps and its two moments, three tensors a perturbation; none before the first step."""
@@ -118,6 +118,10 @@ class SignAdam(Rule):
             own = memory[number * len(ADAM_STATE) : (number + 1) * len(ADAM_STATE)]
             moments = {name: kept.to(delta) for name, kept in zip(ADAM_STATE[1:], own[1:], strict=True)}
             self.adam.state[delta] = {"step": own[0], **moments}
+
+
+def _in_unit_range(original: Tensor, like: Tensor) -> Tensor:
+    return original.to(like.dtype) / 255 if original.dtype == torch.uint8 else original
 
 
 def _mean_magnitude(tensors: Sequence[Tensor]) -> float:

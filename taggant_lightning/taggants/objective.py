@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -65,11 +65,11 @@ class SigningImages:
     ids: list[int]
     pixels: list[Tensor]
     label: int
-    images: list[Tensor] = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Hold the same images as float in [0, 1]."""
-        self.images = [to_float(group.numpy()) for group in self.pixels]
+    @property
+    def images(self) -> list[Tensor]:
+        """The same images as float in [0, 1], made when asked for: four times as large."""
+        return [to_float(group.numpy()) for group in self.pixels]
 
     @classmethod
     def of(cls, ids: Sequence[int], arrays: Sequence[NDArray[np.uint8]], label: int) -> "SigningImages":
@@ -139,7 +139,7 @@ class Objective:
         self.images, self.surrogates, self.device = images, surrogates, device
         self.image_size, self.recipe, self.micro_batch = image_size, recipe, micro_batch
         self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
-        self.originals = [group.to(device, self.dtype) for group in images.images]
+        self.stored = [group.to(device) for group in images.pixels]
         self.labels = torch.full((len(images.ids),), images.label, device=device)
         self.targets = [s.key_gradient(key_image.to(device, self.dtype), images.label) for s in surrogates]
         self._starts: dict[tuple[int, str], Tensor] = {}
@@ -165,7 +165,7 @@ class Objective:
         Returns:
             Mean cosine, and one tensor a group.
         """
-        total, rise = 0.0, [torch.zeros_like(d) for d in deltas]
+        total, rise = 0.0, [torch.empty(0)] * len(deltas)
         parts = list(self.images.parts(self.micro_batch))
         leaves = [deltas[group][rows].detach().requires_grad_() for group, rows, _ in parts]
         for number in which:
@@ -174,11 +174,16 @@ class Objective:
             take = alignment if self._takes_exact(number, deltas, view) else alignment_by_difference
             value, gradient = take(chunks, surrogate.parameters, target, leaves)
             total += float(value) / len(which)
-            for (group, rows, _), part in zip(parts, gradient, strict=True):
-                rise[group][rows].add_(part, alpha=1 / len(which))
+            for group in range(len(deltas)):  # put together when the graphs are gone, so that the peak does not hold it
+                whole = torch.cat([part for (own, _, _), part in zip(parts, gradient, strict=True) if own == group])
+                whole /= len(which)
+                rise[group] = whole if number == which[0] else rise[group] + whole
         if self.perceptual is not None and self.perceptual_weight > 0:
             torch._foreach_sub_(rise, self._perceptual_gradient(self.perceptual, deltas))
         return total, rise
+
+    def _original(self, group: int, rows: slice) -> Tensor:
+        return self.stored[group][rows].to(self.dtype) / 255
 
     def reached(self, stored: Sequence[Tensor]) -> float:
         """Return the mean over the surrogates of the cosine that perturbations reach without augmentation."""
@@ -196,7 +201,7 @@ class Objective:
         def chunk(delta: Tensor, group: int, rows: slice, places: slice) -> Callable[[], Tensor]:
             def loss() -> Tensor:
                 seen = round_straight_through(delta) if view.rounded else delta
-                batch = fit(self.originals[group][rows] + seen, self.image_size)
+                batch = fit(self._original(group, rows) + seen, self.image_size)
                 if view.numbers is not None:
                     batch = augment(batch, view.numbers[places], self.recipe)
                 return F.cross_entropy(surrogate.model(batch), self.labels[places], reduction="sum")
@@ -232,7 +237,8 @@ class Objective:
         for group, rows, _ in self.images.parts(self.micro_batch):
             delta = deltas[group][rows].detach().requires_grad_()
             with torch.enable_grad():
-                distance = perceptual(self.originals[group][rows], self.originals[group][rows] + delta).sum()
+                original = self._original(group, rows)
+                distance = perceptual(original, original + delta).sum()
                 (gradient,) = torch.autograd.grad(self.perceptual_weight * distance, delta)
             total[group][rows] = gradient
         return total
