@@ -8,6 +8,7 @@ published image and its original, which is beyond the bound.
 """
 
 import argparse
+import io
 import os
 import tempfile
 import warnings
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from common import CIFAR, accuracy, share_source, train, write_figures
 from numpy.typing import NDArray
+from PIL import Image
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.data.sources import ImageSource
@@ -43,10 +45,6 @@ class AsJpeg(ImageSource):
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return one image, (3, H, W) uint8."""
-        import io
-
-        from PIL import Image
-
         packed = io.BytesIO()
         Image.fromarray(np.ascontiguousarray(self.source.pixels(index).transpose(1, 2, 0))).save(
             packed, "JPEG", quality=self.quality

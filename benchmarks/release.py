@@ -97,7 +97,7 @@ def measure(name: str, root: Path, scratch: Path, formats: list[str]) -> list[di
     files = list((root / "train").rglob("*.png"))
     images, megabytes = len(files), sum(f.stat().st_size for f in files) / 1e6
     rows: list[dict[str, Any]] = []
-    levelled = writing.level
+    made_uniform = writing.make_uniform
 
     def note(what: str, workers: int, spent: float) -> None:
         pace = {"images_per_s": images / spent, "mb_per_s": megabytes / spent, "seconds": spent}
@@ -114,11 +114,11 @@ def measure(name: str, root: Path, scratch: Path, formats: list[str]) -> list[di
             out = scratch / f"{format}-{workers}"
             begun, written = time.perf_counter(), [0.0]
 
-            def level(part: Path, written: list[float] = written) -> None:
-                levelled(part)  # the last thing in writing; then the audit begins
+            def uniform(part: Path, written: list[float] = written) -> None:
+                made_uniform(part)  # the last thing in writing; then the audit begins
                 written[0] = time.perf_counter()
 
-            writing.level = level
+            writing.make_uniform = uniform
             publish(data, signature, out, format=format, workers=workers)
             ended = time.perf_counter()
             note(f"release {format}", workers, written[0] - begun)

@@ -33,7 +33,7 @@ def usage() -> str:
             *lines,
             "",
             "The usual order: keys new → fit (surrogate, signing) → release → … → fit and test (Bob's model).",
-            "Fragments for --config lie in conf/. Bad input exits with code 2 and one sentence.",
+            "Fragments for --config lie in conf/. Bad input exits with code 2, a full disk with 1, and one sentence.",
         ]
     )
 

@@ -103,7 +103,6 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
         The content of result.json.
     """
     _quiet()
-    import numpy as np
 
     from taggant_lightning.commands.release import publish
     from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule
@@ -163,7 +162,6 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
 
     source = signature.apply(data.train_source)
     pairs = [(source.original.pixels(i), source.pixels(i)) for i in source.signed_indices]
-    psnr = float(np.mean([_psnr(before, after) for before, after in pairs]))
     result = {
         "schema_version": 1,
         "seed": seed,
@@ -173,7 +171,7 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
             "fraction": len(signature) / len(data.train_indices),
             "eps": recipe.eps,
             "max_step": report["max_step"],
-            "psnr": psnr,
+            "psnr": report["visibility"]["psnr_mean"],
             "mean_cosine": signature.facts["cosine_mean"],
             "seconds": signature.facts["seconds"],
         },
@@ -245,13 +243,6 @@ def _bob(folder: Path, data: Any, recipe: Recipe, seed: int, keys: str) -> tuple
 def _numbers(detection: Any, accuracy: float) -> dict[str, Any]:
     names = ("hits", "num_keys", "top_k", "num_classes")
     return {**{n: detection.details[n] for n in names}, "log10_p": detection.log10_p, "val_acc": accuracy}
-
-
-def _psnr(before: Any, after: Any) -> float:
-    import numpy as np
-
-    error = float(np.mean((after.astype(np.float64) - before) ** 2))
-    return float(10 * np.log10(255**2 / max(error, 1e-12)))
 
 
 def _draw(out: Path, pairs: list[Any], curves: dict[str, Any], keys: Any, recipe: Recipe) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.reasons import reason
-from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule
 from taggant_lightning.data.release.documents import MANIFEST, Manifest
 from taggant_lightning.data.release.layouts import make_layout
 from taggant_lightning.data.release.writing import write_release
@@ -99,7 +99,7 @@ def publish(
             "the data carry a Signature already, and a release names one commitment; release that one first, and sign its"
             " release (--data SignedDataModule --data.release DIR)"
         )
-    earlier = getattr(data, "release", None)
+    earlier = data.release if isinstance(data, SignedDataModule) else None
     if earlier is not None and format == "source":
         raise TaggantError("format=source is the layout of original data, and these are a release; write --format png")
     if perceptual_weights is not None:

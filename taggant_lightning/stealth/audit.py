@@ -6,7 +6,7 @@ Its report counts signed images and so belongs to the owner, not into the releas
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, documents
 from taggant_lightning.data.release.encoding import encode
-from taggant_lightning.data.release.layout import Layout
+from taggant_lightning.data.release.layout import File, Layout
 from taggant_lightning.data.release.reading import read_manifest
 from taggant_lightning.data.release.writing import FILE_TIME, Progress, quiet
 from taggant_lightning.data.signature import OverlaySource
@@ -134,8 +134,8 @@ def audit_release(
 
     Returns:
         num_images, num_changed, max_step (8-bit steps), bound, visibility (PSNR, SSIM, LPIPS of signed images), traces (for
-        each: auc and p_value of telling signed from unsigned images, auc_of_originals, share_of_top_percent), verdict and
-        warning in words.
+        each: auc and p_value of telling signed from unsigned images, auc_of_originals, share_signed_in_top_percent), verdict
+        and warning in words.
 
     Raises:
         TaggantError: If anything is not as it should be: a file's hash, place, time, permissions or encoder settings, a label
@@ -175,43 +175,54 @@ def audit_release(
 def _outer_faults(folder: Path, layout: Layout, expected: Manifest, workers: int) -> list[str]:
     """Check everything but the images: which files there are, their hashes, times and permissions, and the documents."""
     manifest, files = read_manifest(folder)
-    faults, known = [], {name for name, _ in files} | set(DOCUMENTS)
-    if [name for name, _ in files] != layout.files():
-        faults.append("the list of hashes names other files than it should, or in another order")
     present = {path.relative_to(folder).as_posix(): path.lstat() for path in folder.rglob("*")}
     regular = {name for name, status in present.items() if stat.S_ISREG(status.st_mode)}
-    strange = sorted(name for name, status in present.items() if name not in known and not stat.S_ISDIR(status.st_mode))
-    if strange:
-        faults.append(f"{_count(strange, 'file')} not part of it ({', '.join(strange[:3])}); remove what does not belong")
-    missing = known - regular
-    if missing:
-        faults.append(f"{_count(missing, 'file')} missing ({', '.join(sorted(missing)[:3])})")
+    folders = {name for name, status in present.items() if stat.S_ISDIR(status.st_mode)}
+    names = [name for name, _ in files]
+    faults = [] if names == layout.files() else ["the list of hashes names other files than it should, or in another order"]
+    faults += _membership_faults({*names, *DOCUMENTS}, regular, present.keys() - folders)
+    faults += _folder_faults({*names, *DOCUMENTS}, folders, expected)
     there = [(name, digest) for name, digest in files if name in regular]
     with ThreadPoolExecutor(workers) as pool:  # reading and hashing let other threads run
         found = pool.map(lambda entry: sha256_file(folder / entry[0]), there, chunksize=64)
-        broken = sum(digest != wanted for digest, (_, wanted) in zip(found, there, strict=True))
+        broken = [name for digest, (name, wanted) in zip(found, there, strict=True) if digest != wanted]
     if broken:
-        faults.append(f"{broken} file{'' if broken == 1 else 's'} other than the hash says")
-    if any(status.st_mtime != FILE_TIME for status in present.values()) or folder.stat().st_mtime != FILE_TIME:
+        faults.append(f"{_count(broken, 'file')} other than the hash says")
+    if any(status.st_mtime != FILE_TIME for status in (*present.values(), folder.stat())):
         faults.append("modification times differ, and may tell which images were changed")
-    for name, kind in (("files", regular), ("folders", present.keys() - regular)):
-        if len({stat.S_IMODE(present[entry].st_mode) for entry in kind}) > 1:
-            faults.append(f"permissions of {name} differ, and may tell which images were changed")
-    wanted = Manifest(**{**expected.__dict__, "hashes": manifest.hashes})
-    for name in ("layout", "codec", "classes", "folders", "num_images", "source", "commitment", "statement", "license"):
-        if getattr(manifest, name) != getattr(wanted, name):
-            faults.append(f"the manifest's {name} is not that of the signed dataset")
-    for name, data in documents(wanted, files).items():
-        if name in regular and (folder / name).read_bytes() != data and manifest == wanted:
-            faults.append(f"{name} says something else than it should")
-    wanted_folders = {parent.as_posix() for name in known for parent in PurePosixPath(name).parents} - {"."}
-    if expected.layout in ("png", "webp"):
-        wanted_folders |= {"train", *(f"train/{name}" for name in expected.folders)}
+    for what, kind in (("files", regular), ("folders", folders)):
+        if len({stat.S_IMODE(present[name].st_mode) for name in kind}) > 1:
+            faults.append(f"permissions of {what} differ, and may tell which images were changed")
+    return faults + _document_faults(folder, manifest, replace(expected, hashes=manifest.hashes), files)
+
+
+def _membership_faults(known: set[str], regular: set[str], not_folders: set[str]) -> list[str]:
+    faults, strange, missing = [], sorted(not_folders - known), sorted(known - regular)
+    if strange:
+        faults.append(f"{_count(strange, 'file')} not part of it ({', '.join(strange[:3])}); remove what does not belong")
+    if missing:
+        faults.append(f"{_count(missing, 'file')} missing ({', '.join(missing[:3])})")
+    return faults
+
+
+def _folder_faults(known: set[str], folders: set[str], expected: Manifest) -> list[str]:
+    faults, wanted = [], {parent.as_posix() for name in known for parent in PurePosixPath(name).parents} - {"."}
+    if expected.layout in ("png", "webp"):  # a class of which no image is published has its folder too
+        wanted |= {"train", *(f"train/{name}" for name in expected.folders)}
         if sorted(expected.folders) != expected.folders:
             faults.append("class folders do not sort to the labels, as a reader numbers classes who knows no manifest")
-    if {name for name, status in present.items() if stat.S_ISDIR(status.st_mode)} != wanted_folders:
+    if folders != wanted:
         faults.append("there are other folders than there should be")
     return faults
+
+
+def _document_faults(folder: Path, manifest: Manifest, wanted: Manifest, files: list[File]) -> list[str]:
+    if manifest != wanted:
+        names = [field.name for field in fields(Manifest) if getattr(manifest, field.name) != getattr(wanted, field.name)]
+        return [f"the manifest's {name} is not that of the signed dataset" for name in names]
+    texts = documents(wanted, files).items()
+    wrong = [name for name, data in texts if (folder / name).is_file() and (folder / name).read_bytes() != data]
+    return [f"{name} says something else than it should" for name in wrong]
 
 
 def _image_faults(seen: Seen, bound: int | None) -> list[str]:

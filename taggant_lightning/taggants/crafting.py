@@ -153,9 +153,9 @@ def craft_key(
         if here is not None:
             deltas = [d.to(device, objective.dtype) for d in here.deltas]
         elif restart == 0 and start is not None:
-            originals = [x.to(objective.dtype) / 255 for x in objective.stored]
-            deltas = [project(d.to(device, objective.dtype), x, settings.eps) for d, x in zip(start, originals, strict=True)]
-            del originals
+            deltas = [
+                project(d.to(device, objective.dtype), objective.original(group), settings.eps) for group, d in enumerate(start)
+            ]
         else:
             deltas = _start(images, objective, settings, key, restart)
         deltas = [d.requires_grad_() for d in deltas]
@@ -187,7 +187,7 @@ def _rule(deltas: list[Tensor], stored: list[Tensor], settings: Settings) -> Rul
 def _start(images: SigningImages, objective: Objective, settings: Settings, key: int, restart: int) -> list[Tensor]:
     deltas = []
     for group, _, places in images.parts(len(images.ids)):
-        original = objective.stored[group].to(objective.dtype) / 255
+        original = objective.original(group)
         numbers = [
             stream(settings.seed, "craft-start", key, i, restart).random(original.shape[1:], dtype=np.float32)
             for i in images.ids[places]

@@ -165,7 +165,7 @@ class Objective:
         Returns:
             Mean cosine, and one tensor a group.
         """
-        total, rise = 0.0, [torch.empty(0)] * len(deltas)
+        total, rise = 0.0, list[Tensor]()
         parts = list(self.images.parts(self.micro_batch))
         leaves = [deltas[group][rows].detach().requires_grad_() for group, rows, _ in parts]
         for number in which:
@@ -174,15 +174,19 @@ class Objective:
             take = alignment if self._takes_exact(number, deltas, view) else alignment_by_difference
             value, gradient = take(chunks, surrogate.parameters, target, leaves)
             total += float(value) / len(which)
-            for group in range(len(deltas)):  # put together when the graphs are gone, so that the peak does not hold it
-                whole = torch.cat([part for (own, _, _), part in zip(parts, gradient, strict=True) if own == group])
-                whole /= len(which)
-                rise[group] = whole if number == which[0] else rise[group] + whole
+            # Put together when the graphs are gone, so that the peak does not hold it.
+            wholes = [
+                torch.cat([part for (own, _, _), part in zip(parts, gradient, strict=True) if own == group])
+                for group in range(len(deltas))
+            ]
+            rise = [a + b for a, b in zip(rise, wholes, strict=True)] if rise else wholes
+        torch._foreach_div_(rise, len(which))
         if self.perceptual is not None and self.perceptual_weight > 0:
             torch._foreach_sub_(rise, self._perceptual_gradient(self.perceptual, deltas))
         return total, rise
 
-    def _original(self, group: int, rows: slice) -> Tensor:
+    def original(self, group: int, rows: slice = slice(None)) -> Tensor:
+        """Return images of a group as float in [0, 1], (n, C, H, W), on the device; they are kept as bytes."""
         return self.stored[group][rows].to(self.dtype) / 255
 
     def reached(self, stored: Sequence[Tensor]) -> float:
@@ -201,7 +205,7 @@ class Objective:
         def chunk(delta: Tensor, group: int, rows: slice, places: slice) -> Callable[[], Tensor]:
             def loss() -> Tensor:
                 seen = round_straight_through(delta) if view.rounded else delta
-                batch = fit(self._original(group, rows) + seen, self.image_size)
+                batch = fit(self.original(group, rows) + seen, self.image_size)
                 if view.numbers is not None:
                     batch = augment(batch, view.numbers[places], self.recipe)
                 return F.cross_entropy(surrogate.model(batch), self.labels[places], reduction="sum")
@@ -237,7 +241,7 @@ class Objective:
         for group, rows, _ in self.images.parts(self.micro_batch):
             delta = deltas[group][rows].detach().requires_grad_()
             with torch.enable_grad():
-                original = self._original(group, rows)
+                original = self.original(group, rows)
                 distance = perceptual(original, original + delta).sum()
                 (gradient,) = torch.autograd.grad(self.perceptual_weight * distance, delta)
             total[group][rows] = gradient

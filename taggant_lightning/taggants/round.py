@@ -24,6 +24,7 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import eps_steps
+from taggant_lightning.taggants.snapshots import weights_digest
 
 
 def craft_round(
@@ -110,8 +111,7 @@ def digest_of(
     stated = {**asdict(settings), "micro_batch": 0, "ids": [c.ids for c in chosen], **facts}
     digest = hashlib.sha256(canonical_json(stated))
     for surrogate in surrogates:
-        for tensor in surrogate.model.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(weights_digest(surrogate.model))
     return digest.hexdigest()
 
 

@@ -97,6 +97,13 @@ def training_digest(module: pl.LightningModule, facts: Any) -> str:
     arguments = getattr(module, "arguments", None) or dict(module.hparams)
     named = {"module": type(module).__qualname__, "arguments": arguments, "facts": facts}
     digest = hashlib.sha256(json.dumps(named, sort_keys=True, default=str).encode())
+    digest.update(weights_digest(module))
+    return digest.hexdigest()
+
+
+def weights_digest(module: nn.Module) -> bytes:
+    """Return the SHA-256 of a module's weights and buffers, in order."""
+    digest = hashlib.sha256()
     for tensor in module.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return digest.digest()

@@ -130,7 +130,7 @@ def test_an_interrupted_release_goes_on(tmp_path: Path, format: str, monkeypatch
 
 def test_another_release_does_not_go_on_with_the_killed_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout_module, "UNIT_IMAGES", 3)
-    monkeypatch.setattr(writing, "level", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(writing, "make_uniform", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write(signed(even_source()), tmp_path / "r")
     assert len(list(scratch(part_of(tmp_path / "r")).glob("unit-*"))) == 4
@@ -298,7 +298,7 @@ def test_permissions_do_not_depend_on_the_umask(tmp_path: Path, umask: int) -> N
 
 def test_a_kill_while_documents_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a kill leaves beside a document is no part of the release."""
-    monkeypatch.setattr(writing, "level", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(writing, "make_uniform", lambda part: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write(signed(even_source()), tmp_path / "r")
     (part_of(tmp_path / "r") / ".manifest.json.abc.part").write_text("half")

@@ -18,7 +18,7 @@ from taggant_lightning.data.release.encoding import encode
 from taggant_lightning.data.release.layout import Layout
 from taggant_lightning.data.release.layouts import make_layout
 from taggant_lightning.data.release.reading import read_manifest
-from taggant_lightning.data.release.writing import level, write_release
+from taggant_lightning.data.release.writing import make_uniform, write_release
 from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.data.sources import ArraySource, folder_source
 from taggant_lightning.errors import TaggantError
@@ -63,7 +63,7 @@ class Released:
         stored = replace(stored, hashes=sha256_hex(hash_list(files)))
         for name, data in documents(stored, files).items():
             (self.folder / name).write_bytes(data)
-        level(self.folder)
+        make_uniform(self.folder)
 
 
 def noise_source(count: int = 12, side: int = 16) -> ArraySource:
@@ -137,18 +137,18 @@ def link(r: Released) -> None:
 
 def changed_hash(r: Released) -> None:
     r.file(4).write_bytes(r.file(1).read_bytes())
-    level(r.folder)
+    make_uniform(r.folder)
 
 
 def missing(r: Released) -> None:
     r.file(4).unlink()
-    level(r.folder)
+    make_uniform(r.folder)
 
 
 def text_in_the_card(r: Released) -> None:
     with (r.folder / "README.md").open("a") as file:
         file.write("images 1, 4 and 7 are signed\n")
-    level(r.folder)
+    make_uniform(r.folder)
 
 
 def other_commitment(r: Released) -> None:
@@ -168,7 +168,7 @@ def other_order(r: Released) -> None:
     stored = replace(stored, hashes=sha256_hex(hash_list(files)))
     for name, data in documents(stored, files).items():
         (r.folder / name).write_bytes(data)
-    level(r.folder)
+    make_uniform(r.folder)
 
 
 CAREFUL = {other_encoder, metadata, position, beyond_the_bound, undone, another_image_changed, another_shape, key_file, link}
@@ -260,7 +260,7 @@ def test_a_label_swapped_by_moving_a_file(tmp_path: Path) -> None:
     stored = replace(stored, hashes=sha256_hex(hash_list(files)))
     for name, data in documents(stored, files).items():
         (released.folder / name).write_bytes(data)
-    level(released.folder)
+    make_uniform(released.folder)
     with pytest.raises(TaggantError, match=r"train/b/00000004.png is missing"):
         released.audit()
 
@@ -388,7 +388,7 @@ def test_documents_are_made_again_and_compared(tmp_path: Path) -> None:
     for name, data in documents(stored, files).items():
         (released.folder / name).write_bytes(data)
     assert (released.folder / HASHES).read_bytes().count(b"\n") == 13
-    level(released.folder)
+    make_uniform(released.folder)
     with pytest.raises(TaggantError, match="the list of hashes names other files than it should"):
         released.audit()
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taggant_lightning.data.release.layout import File, Item, Layout, decoded, scratch
+from taggant_lightning.data.release.layout import File, Item, Layout, Shards, decoded, scratch
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_file
 
@@ -20,43 +20,23 @@ ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip archive can name
 RAW = "train_x.raw"
 
 
-class Zip(Layout):
+class Zip(Shards):
     """`train-*.zip`, zipped image folders of some thousand images each."""
 
     name = "zip"
 
-    @cached_property
-    def unit_size(self) -> int:
-        """Images in an archive."""
-        return self._shard_size()
-
-    def write(self, part: Path, unit: int) -> list[File]:
-        """Write one archive."""
-        path = part / self._shard(unit, "zip")
-        self._pack(path, unit, (self._encoded(place) for place in self.units[unit]))
-        return [(path.name, sha256_file(path))]
-
-    def _pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
+    def pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
+        """Write one archive, without times."""
         with zipfile.ZipFile(to, "w", zipfile.ZIP_STORED) as archive:
             for place, data in zip(self.units[unit], encoded, strict=True):
                 info = zipfile.ZipInfo(self.member(place), ZIP_TIME)
                 info.external_attr = 0o100644 << 16
                 archive.writestr(info, data)
 
-    def files(self) -> list[str]:
-        """Return the archives' names."""
-        return [self._shard(unit, "zip") for unit in range(len(self.units))]
-
-    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
-        """Say whether an archive is what packing these images makes."""
-        packed = io.BytesIO()
-        self._pack(packed, unit, encoded)
-        return packed.getbuffer() == (folder / self._shard(unit, "zip")).read_bytes()
-
     def items(self, folder: Path, unit: int) -> Iterator[Item]:
         """Read the images of one archive."""
         labels = {name: label for label, name in enumerate(self.folders)}
-        path = folder / self._shard(unit, "zip")
+        path = folder / self.shard(unit)
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
@@ -84,6 +64,7 @@ class Npz(Layout):
 
     def prepare(self, part: Path) -> None:
         """Make the file that units write into."""
+        super().prepare(part)
         (scratch(part) / RAW).touch()
 
     def write(self, part: Path, unit: int) -> list[File]:
@@ -146,8 +127,15 @@ class Npz(Layout):
 def stored_array(path: Path, name: str) -> NDArray[Any]:
     """Map an array of an .npz file whose members are not compressed, without reading it.
 
+    Args:
+        path: The file.
+        name: Of the array, without `.npy`.
+
+    Returns:
+        The array, of any shape and plain type; read-only, its bytes stay in the file.
+
     Raises:
-        TaggantError: If the file is missing, damaged or compressed.
+        TaggantError: If the file is missing, damaged or compressed, or the array is one of objects.
     """
     try:
         with zipfile.ZipFile(path) as archive, path.open("rb") as file:

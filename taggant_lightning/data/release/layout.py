@@ -3,8 +3,9 @@
 Units do not depend on each other, so that several processes share them and a killed release goes on with the next one.
 """
 
+import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from taggant_lightning.data.release.documents import class_folders
 from taggant_lightning.data.release.encoding import Codec, decode, encode
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import sha256_file
 
 File = tuple[str, str]  # name within the release, SHA-256
 UNIT_IMAGES, UNIT_BYTES = 256, 8 << 20  # of pixels; small enough that every process has work, and little is lost by a kill
@@ -121,15 +123,49 @@ class Layout(ABC):
         stem = f"{self.folders[self._label(place)]}/{place:08d}" if self._stems is None else self._stems[place]
         return f"{stem}.{self.codec}"
 
-    def _shard(self, unit: int, suffix: str) -> str:
-        return f"train-{unit:05d}-of-{len(self.units):05d}.{suffix}"
-
-    def _shard_size(self) -> int:
-        return max(1, min(SHARD_IMAGES, SHARD_BYTES // self._pixels))
-
     @cached_property
     def _pixels(self) -> int:
         return self.source.pixels(int(self.indices[0])).size  # images of one data set are alike
+
+
+class Shards(Layout):
+    """A unit is a file that holds some thousand images, `train-00000-of-00005.SUFFIX`, in a folder or none."""
+
+    folder = ""
+
+    @cached_property
+    def unit_size(self) -> int:
+        """Images in a shard."""
+        return max(1, min(SHARD_IMAGES, SHARD_BYTES // self._pixels))
+
+    @abstractmethod
+    def pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
+        """Write encoded images, those of a unit in order, as one shard."""
+
+    def shard(self, unit: int) -> str:
+        """Return a shard's name."""
+        return f"{self.folder}train-{unit:05d}-of-{len(self.units):05d}.{self.name}"
+
+    def prepare(self, part: Path) -> None:
+        """Make the folder of the shards."""
+        super().prepare(part)
+        (part / self.folder).mkdir(exist_ok=True)
+
+    def write(self, part: Path, unit: int) -> list[File]:
+        """Write one shard."""
+        name = self.shard(unit)
+        self.pack(part / name, unit, (self._encoded(place) for place in self.units[unit]))
+        return [(name, sha256_file(part / name))]
+
+    def files(self) -> list[str]:
+        """Return the shards' names."""
+        return [self.shard(unit) for unit in range(len(self.units))]
+
+    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
+        """Say whether a shard is what packing these images makes."""
+        packed = io.BytesIO()
+        self.pack(packed, unit, encoded)
+        return packed.getbuffer() == (folder / self.shard(unit)).read_bytes()
 
 
 def scratch(part: Path) -> Path:

@@ -2,57 +2,35 @@
 
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from taggant_lightning.data.release.layout import File, Item, Layout, decoded
+from taggant_lightning.data.release.layout import Item, Shards, decoded
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import sha256_file
 
 ROW_GROUP = 64
 
 
-class Parquet(Layout):
+class Parquet(Shards):
     """`data/train-*.parquet` with image bytes and labels, as dataset hubs read them."""
 
     name = "parquet"
-
-    @cached_property
-    def unit_size(self) -> int:
-        """Images in a shard."""
-        return self._shard_size()
+    folder = "data/"
 
     def prepare(self, part: Path) -> None:
-        """Make the folder of the shards."""
-        super().prepare(part)
+        """Make the folder of the shards, if pyarrow is there."""
         pyarrow()
-        (part / "data").mkdir(exist_ok=True)
+        super().prepare(part)
 
-    def write(self, part: Path, unit: int) -> list[File]:
+    def pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
         """Write one shard."""
-        name = f"data/{self._shard(unit, 'parquet')}"
-        self._pack(part / name, unit, (self._encoded(place) for place in self.units[unit]))
-        return [(name, sha256_file(part / name))]
-
-    def _pack(self, to: Path | io.BytesIO, unit: int, encoded: Iterable[bytes]) -> None:
         pa, pq = pyarrow()
         places = self.units[unit]
         images = [{"bytes": data, "path": self.member(place)} for place, data in zip(places, encoded, strict=True)]
         table = pa.table({"image": images, "label": [self._label(place) for place in places]}, schema=self._schema)
         # Images are compressed already. Small row groups let a reader fetch few images.
         pq.write_table(table, to, compression="none", row_group_size=ROW_GROUP, use_dictionary=False)
-
-    def files(self) -> list[str]:
-        """Return the shards' names."""
-        return [f"data/{self._shard(unit, 'parquet')}" for unit in range(len(self.units))]
-
-    def as_packed(self, folder: Path, unit: int, encoded: Sequence[bytes]) -> bool:
-        """Say whether a shard is what packing these images makes."""
-        packed = io.BytesIO()
-        self._pack(packed, unit, encoded)
-        return packed.getbuffer() == (folder / "data" / self._shard(unit, "parquet")).read_bytes()
 
     @property
     def _schema(self) -> Any:
@@ -64,7 +42,7 @@ class Parquet(Layout):
 
     def items(self, folder: Path, unit: int) -> Iterator[Item]:
         """Read the images of one shard."""
-        name = f"data/{self._shard(unit, 'parquet')}"
+        name = self.shard(unit)
         rows = parquet_rows(folder / name)
         if len(rows) != len(self.units[unit]):
             raise TaggantError(f"release={folder}: {name} holds {len(rows)} images; write the release again")

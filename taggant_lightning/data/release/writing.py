@@ -3,7 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -74,7 +74,7 @@ def write_release(
         OSError: If the disk is full; what is written stays, and the same call goes on.
     """
     if out.exists():
-        if _is_that(out, manifest):  # killed on its last steps, or simply asked for twice
+        if _holds(out, manifest):  # killed on its last steps, or simply asked for twice
             shutil.rmtree(scratch(part_of(out)), ignore_errors=True)
             return check(out)
         raise TaggantError(f"out={out} exists already; name a new folder")
@@ -91,10 +91,10 @@ def write_release(
         for unit in range(len(layout.units)):
             files += [(name, digest) for name, digest in read_json(_record(part, unit), what="progress")["files"]]
         files += layout.finish(part)
-        complete = Manifest(**{**manifest.__dict__, "hashes": sha256_hex(hash_list(files))})
+        complete = replace(manifest, hashes=sha256_hex(hash_list(files)))
         for name, data in documents(complete, files).items():
             write_atomic(part / name, data)
-        level(part)
+        make_uniform(part)
         report = check(part)
     except TaggantError:
         shutil.rmtree(part, ignore_errors=True)
@@ -105,13 +105,13 @@ def write_release(
     return report
 
 
-def _is_that(out: Path, manifest: Manifest) -> bool:
+def _holds(out: Path, manifest: Manifest) -> bool:
     """Say whether a folder is a release with this manifest."""
     try:
         there, _ = read_manifest(out)
     except TaggantError:
         return False
-    return Manifest(**{**there.__dict__, "hashes": manifest.hashes}) == manifest
+    return replace(there, hashes=manifest.hashes) == manifest
 
 
 def _begin(part: Path, layout: Layout, manifest: Manifest) -> None:
@@ -120,7 +120,7 @@ def _begin(part: Path, layout: Layout, manifest: Manifest) -> None:
     out.mkdir(parents=True, exist_ok=True)
     settings = scratch(part) / "settings.json"
     # A digest of what is signed tells nobody anything; the folder is gone when the release is there.
-    wanted = {"manifest": manifest.__dict__, "images": layout.source.fingerprint, "places": layout.indices.tolist()}
+    wanted = {"manifest": asdict(manifest), "images": layout.source.fingerprint, "places": layout.indices.tolist()}
     digest = sha256_hex(canonical_json({**wanted, "units": [len(unit) for unit in layout.units]}))
     if not settings.is_file() or read_json(settings, what="progress").get("digest") != digest:
         shutil.rmtree(part, ignore_errors=True)
@@ -137,7 +137,7 @@ def _record(part: Path, unit: int) -> Path:
     return scratch(part) / f"unit-{unit:06d}.json"
 
 
-def level(folder: Path) -> None:
+def make_uniform(folder: Path) -> None:
     """Give every file and folder of a release the same times and permissions, whatever the umask."""
     for path in [*sorted(folder.rglob("*"), reverse=True), folder]:
         path.chmod(0o755 if path.is_dir() else 0o644)
