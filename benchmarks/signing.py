@@ -49,17 +49,20 @@ Curve = list[tuple[float, float]]
 
 
 class Clock:
-    """Seconds that a method spends, and the cosine it has reached, after each of its steps; scoring is not counted."""
+    """Seconds that a method spends, and the cosine it has reached, after each of its steps; scoring is not counted.
+
+    CPU seconds, on one thread: what else the machine does must not decide which method is faster.
+    """
 
     def __init__(self, score: Callable[[Tensor], float]) -> None:
         self.score, self.spent, self.curve = score, 0.0, Curve()
-        self.since = time.perf_counter()
+        self.since = time.process_time()
 
     def __call__(self, delta: Tensor) -> None:
         """Note one step."""
-        self.spent += time.perf_counter() - self.since
+        self.spent += time.process_time() - self.since
         self.curve.append((self.spent, self.score(delta)))
-        self.since = time.perf_counter()
+        self.since = time.process_time()
 
 
 @dataclass
