@@ -17,7 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from taggant_lightning import __version__
 from taggant_lightning.access.predictions import PredictionWriter
 from taggant_lightning.commands.reasons import reason
-from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule  # noqa: F401  # short names in YAML
+from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.checkpoints import AtomicCheckpoints
