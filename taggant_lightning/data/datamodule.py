@@ -39,7 +39,7 @@ class ImageDataModule(pl.LightningDataModule):
     use the source's test split.
 
     Args:
-        source: `digits`, `imagefolder`, `zip`, `npz`, `cifar10`, `cifar100` or `fashion_mnist`.
+        source: `digits`, `imagefolder`, `imagenet`, `zip`, `npz`, `cifar10`, `cifar100` or `fashion_mnist`.
         root: Folder (or .npz file) of the source; `digits` needs none.
         image_size: Side S of the model's input in pixels; None keeps the stored side of the first image.
         load_size: Side L, at least S, that images are loaded with (shorter side scaled, centre cut); training takes its crops

@@ -243,6 +243,11 @@ class TaggantSigning(Callback):
                 " more epoch (--trainer.max_epochs), or start without --ckpt_path"
             )
 
+    @property
+    def state_key(self) -> str:
+        """Tell the state of one KeySet's callback from that of another beside it."""
+        return self._generate_state_key(keys=self.keys)
+
     def state_dict(self) -> dict[str, Any]:
         """Hold the state's place and the Signature's hash; nothing secret goes into a checkpoint."""
         return {"out": str(self.out), "rounds": self._rounds, "signature": self._signature_hash()}
