@@ -395,8 +395,9 @@ def open_source(name: str, root: str | None, split: Split) -> ImageSource:
 
     Args:
         name: `digits` (bundled with scikit-learn, no root), `imagefolder` (root/train, root/test or root/val, one folder a
-            class), `imagenet` (ImageNet-1k: root/train and root/val, one folder a class, classes in their published order), `zip` (root/train*.zip and root/test*.zip, zipped image folders), `npz` (a file with train_x, train_y,
-            test_x, test_y), or torchvision's `cifar10`, `cifar100`, `fashion_mnist` under root.
+            class), `imagenet` (ImageNet-1k: root/train and root/val, one folder a class, in their published order), `zip`
+            (root/train*.zip and root/test*.zip, zipped image folders), `npz` (a file with train_x, train_y, test_x, test_y), or
+            torchvision's `cifar10`, `cifar100`, `fashion_mnist` under root.
         root: The folder or file; `~` and environment variables as in `$TAGGANT_DATA/cifar-100` are filled in.
         split: `train` or `test`.
 

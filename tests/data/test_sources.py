@@ -177,8 +177,8 @@ def test_corrupt_image_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_source() -> None:
-    with pytest.raises(TaggantError, match="source='imagenet' is unknown; write one of digits, imagefolder"):
-        open_source("imagenet", None, "train")
+    with pytest.raises(TaggantError, match="source='imagnet' is unknown; write one of digits, imagefolder"):
+        open_source("imagnet", None, "train")
 
 
 @pytest.mark.parametrize("name", ["imagefolder", "zip", "cifar10"])
