@@ -1,6 +1,8 @@
 # `make demo` and `make test` set everything up in .venv on a machine with Python 3.11, make and a compiler.
 PYTHON ?= python3.11
 VENV ?= .venv
+# What the tests need beside the package; `dev,ffcv` tests the fast loader too, once its system packages are there (README).
+EXTRAS ?= dev
 BIN = $(VENV)/bin
 # One thread a process: the tests' models are tiny, and threads that wait for each other cost far more than they gain.
 export OMP_NUM_THREADS = 1
@@ -15,7 +17,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
 	touch $@
 
 demo: $(VENV)/.installed

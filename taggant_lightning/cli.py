@@ -18,6 +18,7 @@ COMMANDS = {
     "test": ("training", "test a model; with KeyDetection, reach the verdict"),
     "predict": ("training", "write a model's ranked labels to predictions.csv"),
     "release": ("release", "write the signed dataset, read it back and check it"),
+    "convert": ("convert", "write .beton files for the fast loader (--data.backend ffcv)"),
 }
 
 

@@ -147,12 +147,13 @@ class ImageDataModule(pl.LightningDataModule):
             from taggant_lightning.data.beton import convert
 
             for split in ("train", "test"):
-                convert(self._data(split), self._beton(split), workers=max(1, self.num_workers))
+                convert(self._data(split), self.beton_path(split), workers=max(1, self.num_workers))
 
     def _data(self, split: Split) -> ResizedImages:
         return self.train_data if split == "train" else self.val_data
 
-    def _beton(self, split: Split) -> Path:
+    def beton_path(self, split: Split) -> Path:
+        """Return where the `ffcv` backend keeps the images of a split that are in use."""
         from taggant_lightning.data.beton import beton_path
 
         return beton_path(Path(self.beton), split, self._data(split))
@@ -183,7 +184,7 @@ class ImageDataModule(pl.LightningDataModule):
         if self.backend == "ffcv":
             from taggant_lightning.data.beton import BetonLoader
 
-            path = self._beton(split)
+            path = self.beton_path(split)
             return BetonLoader(data, path, batch_size=self.batch_size, sampler=sampler, workers=self.num_workers)
         return LateLoader(
             data,

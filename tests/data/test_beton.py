@@ -161,3 +161,17 @@ class TestWithFfcv:
         ]
         assert main(["fit", *words]) == 0
         assert main(["test", *words, "--ckpt_path", "last"]) == 0
+
+    def test_convert_makes_what_training_finds(
+        self, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        config = tmp_path / "data.yaml"
+        config.write_text(f"data:\n  class_path: ImageDataModule\n  init_args:\n    source: npz\n    root: {tiny_npz}\n")
+        assert main(["convert", "--config", str(config), "--out", str(tmp_path / "b"), "--workers", "2"]) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert {line.split("=")[1].split()[0] for line in told[:2]} == {str(p) for p in (tmp_path / "b").iterdir()}
+        monkeypatch.setattr("ffcv.writer.DatasetWriter", None)  # nothing is written again
+        data = ImageDataModule("npz", str(tiny_npz), backend="ffcv", beton=str(tmp_path / "b"))
+        data.prepare_data()
+        assert sum(len(labels) for _, labels, _ in data.train_dataloader()) == 60
+        assert main(["convert", "--config", str(config), "--workers", "0"]) == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from taggant_lightning import SignedDataModule
 from taggant_lightning.data.signature import Signature
@@ -94,6 +95,18 @@ def test_two_ranks_sign_as_one_does_for_the_same_surrogate(npz: Path, tmp_path: 
     equal = float(np.mean([np.mean(a == b) for a, b in zip(found[0].steps, found[1].steps, strict=True)]))
     print(f"{model}, {num_keys} keys on two processes: {100 * equal:.2f} % of the pixels as on one")
     assert equal == 1.0 if num_keys == 4 else equal > 0.95
+
+
+def test_two_ranks_train_alike_behind_both_loaders(npz: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ffcv", reason="the extra ffcv is not installed")
+    found = []
+    for backend in ("torch", "ffcv"):
+        fast = ["--data.backend", backend, "--data.beton", str(tmp_path / "beton")]
+        two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+        taggant("fit", *base(npz, tmp_path / backend), *fast, *two)
+        taggant("test", *base(npz, tmp_path / backend), *fast, *two, "--ckpt_path", "last")  # in inference mode
+        found.append(torch.load(tmp_path / backend / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_sigkill_while_crafting_then_the_same_command(npz: Path, keys_folder: str, tmp_path: Path) -> None:
