@@ -1,0 +1,88 @@
+"""SLURM's notice in the middle of training and of crafting: the requeued job ends as one that nobody interrupted."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from taggant_lightning.cli import main
+from taggant_lightning.data.signature import Signature
+from taggant_lightning.taggants.keys import KeySet
+from tests.conftest import write_tiny
+from tests.slow.fake_slurm import FakeSlurm
+
+pytestmark = pytest.mark.slow
+RUN = Path("runs") / "slurm-4711-fit"
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> Path:
+    write_tiny(tmp_path / "x.npz", size=12, per_class=200)
+    KeySet.draw(num_keys=4, num_classes=3, shape=(3, 12, 12), grid=4, secret=bytes(range(32))).save(tmp_path / "keys")
+    return tmp_path
+
+
+def alice(inputs: Path, steps: int, after: str = "[1,2]") -> list[str]:
+    callback = {"keys": str(inputs / "keys"), "out": "signature", "images_per_key": "20", "steps": str(steps), "eps": "32/255"}
+    callback |= {"after_epochs": after, "optimizer": "sign_adam", "derivative": "exact", "snapshots": "[]"}
+    return [
+        *["fit", "--model", "ImageClassifier", "--model.model_name", "small_cnn", "--data", "ImageDataModule"],
+        *["--data.source", "npz", "--data.root", str(inputs / "x.npz"), "--data.batch_size", "4", "--data.augment", "simple"],
+        *["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "2"],
+        *["--trainer.callbacks+", "TaggantSigning"],
+        *[word for name, value in callback.items() for word in (f"--trainer.callbacks.{name}", value)],
+    ]
+
+
+def verdict(inputs: Path, job: Path) -> dict[str, object]:
+    words = [
+        *["test", "--model", "ImageClassifier", "--model.model_name", "small_cnn", "--data", "ImageDataModule"],
+        *["--data.source", "npz", "--data.root", str(inputs / "x.npz"), "--trainer.accelerator", "cpu"],
+        *["--trainer.devices", "1", "--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", str(inputs / "keys")],
+        *["--ckpt_path", "last", "--trainer.default_root_dir", str(job / RUN)],
+    ]
+    assert main(words) == 0
+    record = json.loads((job / RUN / "detection.json").read_text())
+    secret = json.loads((job / RUN / "secret" / "detection.secret.json").read_text())
+    del record["provenance"]
+    return {**record, "ranks": secret["ranks"]}
+
+
+def same(inputs: Path, whole: Path, cut: Path) -> None:
+    a, b = (torch.load(job / RUN / "checkpoints" / "last.ckpt", weights_only=True) for job in (whole, cut))
+    assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+    assert (a["epoch"], a["global_step"]) == (b["epoch"], b["global_step"])
+    a, b = Signature.load(whole / "signature"), Signature.load(cut / "signature")
+    assert a.indices.tolist() == b.indices.tolist()
+    assert all(np.array_equal(x, y) for x, y in zip(a.steps, b.steps, strict=True))
+    assert a.facts["cosine_mean"] == b.facts["cosine_mean"]
+    assert verdict(inputs, whole) == verdict(inputs, cut)
+
+
+def interrupted(job: FakeSlurm, words: list[str], when: object, starts: int = 1) -> None:
+    ended = job.srun(words, 2, when)
+    assert all(status != 0 for status in ended), job.output()
+    assert 75 in ended, job.output()
+    assert job.asked == ["requeue 4711"] * starts, job.output()
+    assert (job.root / RUN / "hpc_ckpt_1.ckpt").is_file()
+
+
+def test_in_the_middle_of_training_and_of_crafting(inputs: Path) -> None:
+    words = alice(inputs, 150)
+    whole, cut = FakeSlurm(inputs / "whole"), FakeSlurm(inputs / "cut")
+    assert whole.srun(words, 2) == [0, 0], whole.output()
+    assert not whole.asked
+    assert (whole.root / RUN / "config.yaml").is_file()
+    # Within the first epoch: the first lines of metrics are written then.
+    interrupted(cut, words, lambda: "left=" in cut.output() or (cut.root / "signature").is_dir())
+    state = cut.root / "signature" / "state"
+    # Then while the first round is crafted, and while the last one is.
+    interrupted(cut, words, lambda: any(state.glob("round-00/key-*.safetensors")), starts=2)
+    assert not (cut.root / "signature" / "signature.json").exists()
+    interrupted(cut, words, lambda: any(state.glob("round-01/key-*.safetensors")), starts=3)
+    assert len(list((cut.root / RUN / "checkpoints").glob("*.ckpt"))) >= 1
+    assert cut.srun(words, 2) == [0, 0], cut.output()
+    assert not (cut.root / RUN / "hpc_ckpt_1.ckpt").exists()
+    same(inputs, whole.root, cut.root)
