@@ -43,7 +43,7 @@ def check_tasks(trainer: Any) -> None:
     if nodes != num_nodes:
         raise TaggantError(
             f"num_nodes={num_nodes}, and SLURM gave SLURM_NNODES={nodes}; write --trainer.num_nodes {nodes}, or "
-            f"--nodes={num_nodes} after #SBATCH"
+            f"#SBATCH --nodes={num_nodes}"
         )
     stated = int(os.environ.get("SLURM_NTASKS_PER_NODE") or 0)
     name, per_node = ("SLURM_NTASKS_PER_NODE", stated) if stated else ("SLURM_NTASKS", tasks / nodes)
@@ -52,10 +52,10 @@ def check_tasks(trainer: Any) -> None:
     if stated == devices:
         raise TaggantError(
             f"devices={devices} on num_nodes={num_nodes} make {devices * num_nodes} processes, and SLURM started SLURM_NTASKS="
-            f"{tasks} tasks; write --ntasks-per-node={devices} after #SBATCH and no --ntasks"
+            f"{tasks} tasks; write #SBATCH --ntasks-per-node={devices} and no --ntasks"
         )
     wanted = f"--trainer.devices {per_node:g}, or " if per_node == int(per_node) else ""
-    shown = f"{name}={stated}" if stated else f"{name}={tasks} (on {nodes} nodes)"
+    shown = f"{name}={stated}" if stated else f"{name}={tasks} (nodes: {nodes})"
     raise TaggantError(
         f"devices={devices}, and SLURM gave {shown}, one task a device is needed; write {wanted}#SBATCH "
         f"--ntasks-per-node={devices}"

@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -74,15 +75,7 @@ class TaggantCLI(LightningCLI):
             config.ckpt_path = resume_from(config.get("ckpt_path"), Path(folder))
         else:
             require_weights(config, Path(folder))
-        if trainer.logger in (None, True):
-            from jsonargparse import Namespace
-
-            # `fit` writes metrics.csv into the run directory itself and keeps an earlier one; the others use sub-folders.
-            version = "" if self.subcommand == "fit" else str(self.subcommand)
-            arguments = Namespace(save_dir=folder, name="", version=version, prefix="", flush_logs_every_n_steps=100)
-            if self.subcommand == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
-                keep_metrics(Path(folder))
-            trainer.logger = Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=arguments)
+        trainer.logger = with_csv(trainer.logger, Path(folder), str(self.subcommand))
         wandb_runs.settle(trainer.logger, Path(folder))
         if getattr(rank_zero_only, "rank", 0) == 0:
             facts, seed = provenance(), config.get("seed_everything")
@@ -104,6 +97,19 @@ class TaggantCLI(LightningCLI):
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(Path(self.trainer.default_root_dir) / "checkpoints")
         self.trainer.callbacks.insert(0, Requeue())  # type: ignore[attr-defined]  # set at run time
+
+
+def with_csv(loggers: Any, folder: Path, subcommand: str) -> Any:
+    """Add metrics.csv in the run directory to the loggers of a configuration, so that no other one is the only copy."""
+    given = [] if loggers in (None, True) else loggers if isinstance(loggers, list) else [loggers]
+    if loggers is False or any(str(getattr(logger, "class_path", "")).endswith("CSVLogger") for logger in given):
+        return loggers
+    # `fit` writes metrics.csv into the run directory itself and keeps an earlier one; the others use sub-folders.
+    version = "" if subcommand == "fit" else subcommand
+    if subcommand == "fit" and getattr(rank_zero_only, "rank", 0) == 0:
+        keep_metrics(folder)
+    arguments = Namespace(save_dir=str(folder), name="", version=version, prefix="", flush_logs_every_n_steps=100)
+    return [Namespace(class_path="lightning.pytorch.loggers.CSVLogger", init_args=arguments), *given]
 
 
 def run(words: list[str]) -> None:

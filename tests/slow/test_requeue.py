@@ -1,7 +1,9 @@
 """SLURM's notice in the middle of training and of crafting: the requeued job ends as one that nobody interrupted."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +31,9 @@ def alice(inputs: Path, steps: int, after: str = "[1,2]") -> list[str]:
     callback |= {"after_epochs": after, "optimizer": "sign_adam", "derivative": "exact", "snapshots": "[]"}
     return [
         *["fit", "--model", "ImageClassifier", "--model.model_name", "small_cnn", "--data", "ImageDataModule"],
-        *["--data.source", "npz", "--data.root", str(inputs / "x.npz"), "--data.batch_size", "4", "--data.augment", "simple"],
+        *["--data.source", "npz", "--data.root", str(inputs / "x.npz"), "--data.batch_size", "2", "--data.augment", "simple"],
         *["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "2"],
-        *["--trainer.callbacks+", "TaggantSigning"],
+        *["--trainer.log_every_n_steps", "1", "--trainer.callbacks+", "TaggantSigning"],
         *[word for name, value in callback.items() for word in (f"--trainer.callbacks.{name}", value)],
     ]
 
@@ -61,12 +63,15 @@ def same(inputs: Path, whole: Path, cut: Path) -> None:
     assert verdict(inputs, whole) == verdict(inputs, cut)
 
 
-def interrupted(job: FakeSlurm, words: list[str], when: object, starts: int = 1) -> None:
+def interrupted(job: FakeSlurm, words: list[str], when: Callable[[], bool]) -> dict[str, Any]:
+    """Start the job, interrupt it, and return the place in training that it has saved."""
+    asked = len(job.asked)
     ended = job.srun(words, 2, when)
     assert all(status != 0 for status in ended), job.output()
     assert 75 in ended, job.output()
-    assert job.asked == ["requeue 4711"] * starts, job.output()
-    assert (job.root / RUN / "hpc_ckpt_1.ckpt").is_file()
+    assert job.asked == ["requeue 4711"] * (asked + 1), job.output()
+    saved = torch.load(job.root / RUN / "hpc_ckpt_1.ckpt", weights_only=True)
+    return saved["loops"]["fit_loop"]
 
 
 def test_in_the_middle_of_training_and_of_crafting(inputs: Path) -> None:
@@ -75,14 +80,21 @@ def test_in_the_middle_of_training_and_of_crafting(inputs: Path) -> None:
     assert whole.srun(words, 2) == [0, 0], whole.output()
     assert not whole.asked
     assert (whole.root / RUN / "config.yaml").is_file()
-    # Within the first epoch: the first lines of metrics are written then.
-    interrupted(cut, words, lambda: "left=" in cut.output() or (cut.root / "signature").is_dir())
-    state = cut.root / "signature" / "state"
+    metrics = cut.root / RUN / "metrics.csv"  # written after 100 of an epoch's 150 steps
+    place = interrupted(cut, words, lambda: metrics.exists() and metrics.read_text().count("\n") > 50)
+    assert place["epoch_progress"]["current"] == {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+    assert 100 <= place["epoch_loop.batch_progress"]["current"]["ready"] < 150
     # Then while the first round is crafted, and while the last one is.
-    interrupted(cut, words, lambda: any(state.glob("round-00/key-*.safetensors")), starts=2)
-    assert not (cut.root / "signature" / "signature.json").exists()
-    interrupted(cut, words, lambda: any(state.glob("round-01/key-*.safetensors")), starts=3)
-    assert len(list((cut.root / RUN / "checkpoints").glob("*.ckpt"))) >= 1
+    state = cut.root / "signature" / "state"
+    for number in (0, 1):
+        begun = [state / f"round-{number:02d}" / f"key-{key:04d}.safetensors" for key in range(4)]
+        place = interrupted(cut, words, lambda begun=begun: any(path.exists() for path in begun))
+        epoch = place["epoch_progress"]["current"]
+        assert (epoch["ready"], epoch["processed"]) == (number + 1, number)
+        assert place["epoch_loop.batch_progress"]["current"]["completed"] == 150
+        assert (cut.root / "signature" / "signature.json").exists() == bool(number)
     assert cut.srun(words, 2) == [0, 0], cut.output()
     assert not (cut.root / RUN / "hpc_ckpt_1.ckpt").exists()
     same(inputs, whole.root, cut.root)
+    metrics = [job.root / RUN / name for job, name in ((whole, "metrics.csv"), (cut, "metrics-2.csv"))]
+    assert "val/acc" in metrics[1].read_text().splitlines()[0]  # validation was done again before the first round
