@@ -112,7 +112,7 @@ def test_batch_script_agrees_with_itself() -> None:
     assert directives["open-mode"] == "append"
     assert "requeue" in directives
     assert "ntasks" not in directives
-    command = shlex.split(script.partition("\nsrun ")[2])
+    command = shlex.split(script.partition("\nsrun ")[2].replace("\\\n", " "))
     assert command[:2] == ["taggant", "fit"]
     for name, value in {"devices": "ntasks-per-node", "num_nodes": "nodes"}.items():
         assert command[command.index(f"--trainer.{name}") + 1] == directives[value]

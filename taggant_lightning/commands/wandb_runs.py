@@ -39,6 +39,9 @@ def settle(loggers: Any, folder: Path) -> None:
         if arguments.get("save_dir") in (None, ".") and arguments.get("dir") is None:
             arguments["save_dir"] = str(folder)
             folder.mkdir(parents=True, exist_ok=True)  # wandb falls back on a temporary folder where there is none
+        # The command line fills in wandb.init's own default, None, which begins a run of the same number anew.
+        if arguments.get("resume") is None:
+            arguments["resume"] = "allow"
         # Processes other than the first have no run of their own.
         named = any(arguments.get(name) is not None for name in ("id", "version", "experiment"))
         if not named and getattr(rank_zero_only, "rank", 0) == 0:
