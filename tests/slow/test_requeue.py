@@ -1,5 +1,6 @@
 """SLURM's notice in the middle of training and of crafting: the requeued job ends as one that nobody interrupted."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from taggant_lightning.taggants.keys import KeySet
 from tests.conftest import write_tiny
 from tests.slow.fake_slurm import FakeSlurm
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # five starts of two processes
 RUN = Path("runs") / "slurm-4711-fit"
 
 
@@ -80,6 +81,14 @@ def test_in_the_middle_of_training_and_of_crafting(inputs: Path) -> None:
     assert whole.srun(words, 2) == [0, 0], whole.output()
     assert not whole.asked
     assert (whole.root / RUN / "config.yaml").is_file()
+    with (whole.root / RUN / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["train/images_per_second"]]
+    assert len(rows) == 2
+    assert all(float(row["train/images_per_second"]) > 0 and 0 < float(row["train/data_wait"]) < 1 for row in rows)
+    # Lines come from the first process only.
+    logs = [(whole.root / f"task-{rank}.txt").read_text() for rank in (0, 1)]
+    assert [log.count("taggant: epoch=") >= 2 for log in logs] == [True, False]
+    assert [log.count("taggant: signing") >= 2 for log in logs] == [True, False]
     metrics = cut.root / RUN / "metrics.csv"  # an epoch has 150 steps
     place = interrupted(cut, words, lambda: metrics.exists() and metrics.read_text().count("\n") > 50)
     assert place["epoch_progress"]["current"] == {"ready": 1, "started": 1, "processed": 0, "completed": 0}
