@@ -64,7 +64,7 @@ class Requeue(Callback):
         if self._before is None or trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
-            trainer.save_checkpoint(self._folder / REQUEUED)
+            self._save(trainer)
             self._leave()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -75,7 +75,7 @@ class Requeue(Callback):
         ):
             return
         self._rewind = True
-        trainer.save_checkpoint(self._folder / REQUEUED)
+        self._save(trainer)
         self._rewind, self._at_once = False, True
         if trainer.strategy.reduce_boolean_decision(self._asked, all=False):
             self._leave()
@@ -107,6 +107,11 @@ class Requeue(Callback):
         if self._before is not None:
             signal.signal(*self._before)
             self._before = None
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self._folder / REQUEUED)
+        for logger in trainer.loggers:  # a job that is queued again is killed, perhaps before its loggers have ended
+            logger.save()
 
     def _leave(self) -> NoReturn:
         """Have the job queued again, once for all processes, and end this one."""
