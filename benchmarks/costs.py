@@ -21,6 +21,7 @@ from scipy import stats
 
 from taggant_lightning.taggants.crafting import craft_key
 from taggant_lightning.taggants.crafting_state import CraftingState
+from taggant_lightning.taggants.ranks import Team
 from taggant_lightning.taggants.round import craft_round
 
 
@@ -44,7 +45,7 @@ def whole_round(model_name: str, num_keys: int, images: int, steps: int) -> floa
     begun = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         craft_round(
-            of.keys, range(num_keys), of.images, [of.surrogate], of.settings(steps=steps),
+            of.keys, {key: Team() for key in range(num_keys)}, of.images, [of.surrogate], of.settings(steps=steps),
             state=CraftingState(Path(folder) / "state"), number=0, digest="", perceptual=None, visible=False, keep=True,
             carry=False,
         )  # fmt: skip

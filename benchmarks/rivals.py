@@ -83,7 +83,7 @@ def textbook(task: Task, record: Record, *, steps: int = 250, ours: bool = False
     for step in range(steps):
         numbers = lattice(task.numbers(0), step) if ours else task.numbers(step)
         with sdpa_kernel(SDPBackend.MATH):
-            batch = augment(fit(task.images + delta, task.size), numbers, task.recipe)
+            batch = augment(fit(task.images + delta, task.size), numbers, task.recipe, task.size)
             cosine = F.cosine_similarity(gradient(batch, task.labels, graph=True), target, dim=0)
             (rise,) = torch.autograd.grad(cosine, delta)
         if ours:
@@ -121,7 +121,7 @@ def gradient_matching(task: Task, record: Record) -> Tensor:
         def forward(self, images: Tensor) -> Tensor:
             batch = fit(images, task.size)
             if len(images) > 1:
-                batch = augment(batch, task.numbers(self.step), task.recipe)
+                batch = augment(batch, task.numbers(self.step), task.recipe, task.size)
                 self.step += 1
             logits: Tensor = self.model(batch)
             return logits

@@ -130,7 +130,7 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
         minimum=4,
         selection=arguments.selection,
         seed=world,
-        score=lambda ids: gradient_norms(made[JUDGE], original.train_source, ids, SIZE),
+        score=lambda ids: gradient_norms(made[JUDGE], original.train_source, ids, SIZE, SIZE),
     )
     images = signing_images(original.train_source, chosen, labels)
     settings = TaggantSigning("", "", steps=arguments.steps, seed=world).settings(original)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule
+    from taggant_lightning.data.datamodule import ImageDataModule
+    from taggant_lightning.data.signed import SignedDataModule
     from taggant_lightning.models.classifier import ImageClassifier
     from taggant_lightning.taggants.detection import KeyDetection
     from taggant_lightning.taggants.keys import KeySet
@@ -20,7 +21,7 @@ _HOMES = {
     "ImageDataModule": "data.datamodule",
     "KeyDetection": "taggants.detection",
     "KeySet": "taggants.keys",
-    "SignedDataModule": "data.datamodule",
+    "SignedDataModule": "data.signed",
     "TaggantSigning": "taggants.signing",
 }
 

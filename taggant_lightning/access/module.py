@@ -21,13 +21,12 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             submodule.training = training
 
 
-def ask_module(module: nn.Module, images: Tensor, *, batch_size: int = 256) -> list[Answer]:
+def ask_module(module: nn.Module, images: Tensor) -> list[Answer]:
     """Ask a module for its rankings.
 
     Args:
         module: Maps (N, C, S, S) float in [0, 1] to logits (N, classes).
-        images: (N, C, S, S) float in [0, 1], on any device.
-        batch_size: Images a forward pass.
+        images: (N, C, S, S) float in [0, 1], on any device; asked in one forward pass.
 
     Returns:
         N answers, numbered as the images.
@@ -37,5 +36,5 @@ def ask_module(module: nn.Module, images: Tensor, *, batch_size: int = 256) -> l
     images = images.to(parameter.dtype)
     devices = [device] if device.type == "cuda" else []
     with evaluation(module), torch.no_grad(), torch.random.fork_rng(devices):
-        parts = [module(part.to(device)).float().cpu() for part in torch.split(images, batch_size)]
-    return rank(torch.cat(parts).numpy())
+        logits = module(images.to(device)).float().cpu()
+    return rank(logits.numpy())

@@ -105,8 +105,9 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
     _quiet()
 
     from taggant_lightning.commands.release import publish
-    from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule
+    from taggant_lightning.data.datamodule import ImageDataModule
     from taggant_lightning.data.signature import Signature
+    from taggant_lightning.data.signed import SignedDataModule
     from taggant_lightning.taggants.keys import KeySet
     from taggant_lightning.taggants.signing import TaggantSigning
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.reasons import reason
-from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule
+from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.release.documents import MANIFEST, Manifest
 from taggant_lightning.data.release.layouts import make_layout
 from taggant_lightning.data.release.writing import write_release
 from taggant_lightning.data.signature import OverlaySource, Signature
+from taggant_lightning.data.signed import SignedDataModule
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_file, write_secret_json
 from taggant_lightning.parallel import cores

@@ -27,7 +27,8 @@ from taggant_lightning.commands.run_directory import (
     require_weights,
     resume_from,
 )
-from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule  # noqa: F401  # short names in YAML
+from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.checkpoints import AtomicCheckpoints

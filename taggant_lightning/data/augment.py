@@ -1,20 +1,24 @@
 """Augmentation recipes as pure, twice differentiable functions of images and of uniform numbers.
 
 The randomness comes in as numbers, a row an image, so that the same image in the same epoch is augmented alike on any number
-of processes and after any resume.
+of processes, after any resume and behind any loader.
 """
 
+import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from taggant_lightning.data.resize import centre
 from taggant_lightning.errors import TaggantError
 
-Recipe = Literal["none", "simple", "three_augment"]
+Recipe = Literal["none", "simple", "three_augment", "resized_crop", "resized_three_augment"]
 # Uniform numbers that one image needs.
-NUMBERS: dict[str, int] = {"none": 0, "simple": 3, "three_augment": 8}
+NUMBERS: dict[str, int] = {"none": 0, "simple": 3, "three_augment": 8, "resized_crop": 5, "resized_three_augment": 10}
+AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop
 
 
 def check_recipe(recipe: str) -> str:
@@ -28,26 +32,65 @@ def check_recipe(recipe: str) -> str:
     return recipe
 
 
-def crop_flip(images: Tensor, u: Tensor) -> Tensor:
-    """Shift by up to an eighth of the side (reflected border) and mirror half of the images.
+def crop_flip(images: Tensor, u: Tensor, size: int | None = None) -> Tensor:
+    """Take a crop at a random place and mirror half of the images.
 
     Args:
         images: (N, C, H, W) float.
-        u: (N, 3) float in [0, 1): vertical shift, horizontal shift, mirror.
+        u: (N, 3) float in [0, 1): vertical place, horizontal place, mirror.
+        size: Side of the crop; None keeps (H, W). Images of that side are shifted by up to an eighth of it (reflected border).
 
     Returns:
-        (N, C, H, W).
+        (N, C, H, W), or (N, C, size, size).
     """
-    count, _, height, width = images.shape
-    pad = max(1, min(height, width) // 8)
-    shift = (u[:, :2].to(images.device) * (2 * pad + 1)).long()
-    padded = F.pad(images, (pad, pad, pad, pad), mode="reflect")
+    height, width = images.shape[2:] if size is None else (size, size)
+    if images.shape[2:] == (height, width):
+        pad = max(1, min(height, width) // 8)
+        images = F.pad(images, (pad, pad, pad, pad), mode="reflect")
+    room = torch.tensor([images.shape[2] - height + 1, images.shape[3] - width + 1], device=images.device)
+    shift = (u[:, :2].to(images.device) * room).long()
     rows = shift[:, 0, None] + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device).expand(count, width)
+    columns = torch.arange(width, device=images.device).expand(len(images), width)
     mirrored = u[:, 2, None].to(images.device) < 0.5
     columns = shift[:, 1, None] + torch.where(mirrored, width - 1 - columns, columns)
-    item = torch.arange(count, device=images.device)[:, None, None]
-    return padded[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    item = torch.arange(len(images), device=images.device)[:, None, None]
+    return images[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def resized_crop(images: Tensor, u: Tensor, size: int) -> Tensor:
+    """Take a crop of random area (8 to 100 %) and aspect ratio (3/4 to 4/3), scale it to a square, mirror half of the images.
+
+    The random resized crop of ImageNet training, with a side that would be too long cut instead of drawn anew. Scaling
+    is linear and antialiased; a matrix an image and direction, so that derivatives do not depend on the order of additions.
+
+    Args:
+        images: (N, C, H, W) float.
+        u: (N, 5) float in [0, 1): area, aspect ratio, vertical place, horizontal place, mirror.
+        size: Side of the result.
+
+    Returns:
+        (N, C, size, size).
+    """
+    u = u.to(device=images.device, dtype=images.dtype)
+    height, width = images.shape[2:]
+    area = (AREA[0] + (AREA[1] - AREA[0]) * u[:, 0]) * height * width
+    low, high = math.log(RATIO[0]), math.log(RATIO[1])
+    ratio = torch.exp(low + (high - low) * u[:, 1])
+    rows, columns = (area / ratio).sqrt().clamp(max=height), (area * ratio).sqrt().clamp(max=width)
+    down = _resampling((height - rows) * u[:, 2], rows, height, size)
+    across = _resampling((width - columns) * u[:, 3], columns, width, size)
+    across = torch.where(u[:, 4].view(-1, 1, 1) < 0.5, across.flip(1), across)
+    return down[:, None] @ images @ across[:, None].transpose(2, 3)
+
+
+def _resampling(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
+    """Return the weights (N, size, side) with which `size` points in start..start+length (N,) take up `side` pixels."""
+    scale = (length / size).view(-1, 1, 1)
+    places = torch.arange(size, device=start.device, dtype=start.dtype).view(1, -1, 1) + 0.5
+    pixels = torch.arange(side, device=start.device, dtype=start.dtype) + 0.5
+    distance = (pixels - (start.view(-1, 1, 1) + places * scale)).abs() / scale.clamp(min=1)
+    weights = (1 - distance).clamp(min=0)
+    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def _grey(images: Tensor) -> Tensor:
@@ -71,24 +114,23 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def three_augment(images: Tensor, u: Tensor) -> Tensor:
-    """Crop and flip, then one of grey, solarise (above 0.5) and blur (σ 0.08 to 1 pixel), then colour jitter of 0.3.
+    """Take one of grey, solarise (above 0.5) and blur (σ 0.08 to 1 pixel), then jitter colours by 0.3.
 
-    After the 3-Augment of DeiT III (Touvron et al., 2022), with the shifted crop in place of the random resized one.
+    The 3-Augment of DeiT III (Touvron et al., 2022) without its crop.
 
     Args:
         images: (N, C, H, W) float in [0, 1].
-        u: (N, 8) float in [0, 1): three of `crop_flip`, choice, σ, brightness, contrast, saturation.
+        u: (N, 5) float in [0, 1): choice, σ, brightness, contrast, saturation.
 
     Returns:
         (N, C, H, W) in [0, 1].
     """
-    images = crop_flip(images, u[:, :3])
     u = u.to(device=images.device, dtype=images.dtype)
-    choice = (u[:, 3] * 3).long().view(-1, 1, 1, 1)
+    choice = (u[:, 0] * 3).long().view(-1, 1, 1, 1)
     solarised = torch.where(images >= 0.5, 1 - images, images)
-    blurred = _blur(images, 0.08 + 0.92 * u[:, 4])
+    blurred = _blur(images, 0.08 + 0.92 * u[:, 1])
     images = torch.where(choice == 0, _grey(images), torch.where(choice == 1, solarised, blurred))
-    factors = (0.7 + 0.6 * u[:, 5:8]).view(-1, 3, 1, 1)
+    factors = (0.7 + 0.6 * u[:, 2:5]).view(-1, 3, 1, 1)
     images = (images * factors[:, 0:1]).clamp(0, 1)
     mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
     images = (mean + (images - mean) * factors[:, 1:2]).clamp(0, 1)
@@ -96,21 +138,33 @@ def three_augment(images: Tensor, u: Tensor) -> Tensor:
     return (grey + (images - grey) * factors[:, 2:3]).clamp(0, 1)
 
 
-def augment(images: Tensor, u: Tensor, recipe: str) -> Tensor:
+# What each recipe does first, and how many numbers that takes; three-augment takes the rest.
+_CROPS: dict[str, tuple[Callable[[Tensor, Tensor, int], Tensor], int]] = {
+    "simple": (crop_flip, 3),
+    "three_augment": (crop_flip, 3),
+    "resized_crop": (resized_crop, 5),
+    "resized_three_augment": (resized_crop, 5),
+}
+
+
+def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
     """Apply a recipe.
 
     Args:
-        images: (N, C, H, W) float in [0, 1].
+        images: (N, C, L, L) float in [0, 1].
         u: (N, NUMBERS[recipe]) float in [0, 1).
-        recipe: `none`, `simple` or `three_augment`.
+        recipe: `none` (the centre), `simple` (a crop and a flip), `three_augment`, or these two with a random resized crop:
+            `resized_crop`, `resized_three_augment`.
+        size: Side S of the result, at most L.
 
     Returns:
-        (N, C, H, W) in [0, 1], differentiable with respect to `images`.
+        (N, C, S, S) in [0, 1], differentiable with respect to `images`.
 
     Raises:
         TaggantError: If the recipe is unknown.
     """
-    check_recipe(recipe)
-    if recipe == "simple":
-        return crop_flip(images, u)
-    return three_augment(images, u) if recipe == "three_augment" else images
+    if check_recipe(recipe) == "none":
+        return centre(images, size)
+    crop, count = _CROPS[recipe]
+    images = crop(images, u[:, :count], size)
+    return three_augment(images, u[:, count:]) if recipe.endswith("three_augment") else images

@@ -1,22 +1,34 @@
-"""DataModules: images in [0, 1] with labels, from a source, from a source with a Signature, or from a release."""
+"""ImageDataModule: images in [0, 1] with labels, from a source."""
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, Protocol, get_args
 
 import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from taggant_lightning.data.augment import NUMBERS, augment, check_recipe
 from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
-from taggant_lightning.data.release.reading import open_release
+from taggant_lightning.data.resize import centre
 from taggant_lightning.data.sampler import LateLoader, SeededSampler
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource, ResizedSource, Split, open_source
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.streams import stream, uniforms
+
+Backend = Literal["torch", "ffcv"]
+
+
+class Loader(Protocol):
+    """Batches of images (B, C, L, L) uint8, labels (B,) int64 and positions (B,) int64, the same ones from every backend."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield batches."""
+
+    def __len__(self) -> int:
+        """Number of batches."""
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -27,18 +39,23 @@ class ImageDataModule(pl.LightningDataModule):
     use the source's test split.
 
     Args:
-        source: `digits`, `imagefolder`, `zip`, `npz`, `cifar10`, `cifar100` or `fashion_mnist`.
+        source: `digits`, `imagefolder`, `imagenet`, `zip`, `npz`, `cifar10`, `cifar100` or `fashion_mnist`.
         root: Folder (or .npz file) of the source; `digits` needs none.
         image_size: Side S of the model's input in pixels; None keeps the stored side of the first image.
+        load_size: Side L, at least S, that images are loaded with (shorter side scaled, centre cut); training takes its crops
+            out of that, evaluation the centre. None for S.
         train_subset: Number (int) or fraction (float up to 1.0) of training images to use; None for all.
         val_subset: The same for the test split.
         subset_seed: Seed that draws the subsets.
         batch_size: Images a batch and process.
-        augment: `none`, `simple` (shifted crop and flip) or `three_augment`.
-        num_workers: Loader processes; images that fit into 1 GiB are kept in memory and need none.
+        augment: `none`, `simple` (crop at a random place, flip), `three_augment` (and grey, solarise or blur, colour jitter),
+            `resized_crop` (random resized crop, flip) or `resized_three_augment`.
+        num_workers: Loader processes (`torch`) or threads (`ffcv`); images that fit into 1 GiB stay in memory and need none.
         seed: Seed of order and augmentation.
         stored_size: Shorter side in pixels to which all training images are brought before they are signed and released; None
             leaves them as they are. It takes the block lattice away that decoded JPEG files carry and perturbed ones do not.
+        backend: `torch`, or `ffcv` (an extra): images are written once, raw, at side L, to a .beton file and read from there.
+        beton: Folder of the .beton files.
     """
 
     def __init__(
@@ -54,17 +71,25 @@ class ImageDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         stored_size: int | None = None,
+        load_size: int | None = None,
+        backend: Backend = "torch",
+        beton: str = "beton",
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise TaggantError(f"batch_size={batch_size} must be at least 1")
-        for name, size in (("image_size", image_size), ("stored_size", stored_size)):
+        for name, size in (("image_size", image_size), ("stored_size", stored_size), ("load_size", load_size)):
             if size is not None and size < 1:
                 raise TaggantError(f"{name}={size} must be at least 1 pixel")
+        if load_size is not None and (image_size is None or load_size < image_size):
+            raise TaggantError(f"load_size={load_size} must be at least image_size={image_size}, which is cut out of it")
+        if backend not in get_args(Backend):
+            raise TaggantError(f"backend={backend!r} is unknown; write one of {', '.join(get_args(Backend))}")
         self.source, self.root, self.batch_size, self.num_workers = source, root, batch_size, num_workers
         self.train_subset, self.val_subset, self.subset_seed = train_subset, val_subset, subset_seed
         self.augment, self.seed, self._image_size = check_recipe(augment), seed, image_size
-        self.stored_size = stored_size
+        self.stored_size, self._load_size = stored_size, load_size
+        self.backend, self.beton = backend, beton
 
     @cached_property
     def train_source(self) -> ImageSource:
@@ -95,6 +120,11 @@ class ImageDataModule(pl.LightningDataModule):
         """Side of the model's input in pixels."""
         return self._image_size or min(self.train_source.pixels(0).shape[1:])
 
+    @property
+    def load_size(self) -> int:
+        """Side of the images that loaders hand over, in pixels."""
+        return self._load_size or self.image_size
+
     @cached_property
     def train_indices(self) -> NDArray[np.int64]:
         """(N,) indices into `train_source` of the images in use, ascending."""
@@ -103,19 +133,37 @@ class ImageDataModule(pl.LightningDataModule):
     @cached_property
     def train_data(self) -> ResizedImages:
         """The training images in use."""
-        return ResizedImages(self.train_source, self.train_indices, self.image_size)
+        return ResizedImages(self.train_source, self.train_indices, self.load_size)
 
     @cached_property
     def val_data(self) -> ResizedImages:
         """The test images in use."""
         indices = subset(len(self.test_source), self.val_subset, self.subset_seed, "test")
-        return ResizedImages(self.test_source, indices, self.image_size)
+        return ResizedImages(self.test_source, indices, self.load_size)
+
+    def prepare_data(self) -> None:
+        """Write the .beton files of the `ffcv` backend, once a node."""
+        if self.backend == "ffcv":
+            from taggant_lightning.data.beton import convert
+
+            for split in ("train", "test"):
+                convert(self._data(split), self._beton(split), workers=max(1, self.num_workers))
+
+    def _data(self, split: Split) -> ResizedImages:
+        return self.train_data if split == "train" else self.val_data
+
+    def _beton(self, split: Split) -> Path:
+        from taggant_lightning.data.beton import beton_path
+
+        return beton_path(Path(self.beton), split, self._data(split))
 
     def setup(self, stage: str) -> None:
         """Open the splits that a stage needs, and decode them where they fit into memory."""
         if self.test_source.classes != self.train_source.classes:
             only = sorted(set(self.test_source.classes) ^ set(self.train_source.classes))[:5] or ["another order"]
             raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(only)})")
+        if self.backend == "ffcv":
+            return
         self.val_data.load()
         if stage == "fit":
             self.train_data.load()
@@ -128,9 +176,15 @@ class ImageDataModule(pl.LightningDataModule):
         batches = loop.epoch_loop.batch_progress.current.ready if self.trainer.training else 0
         return self.trainer.current_epoch, batches * self.batch_size
 
-    def _loader(self, data: ResizedImages, *, train: bool) -> DataLoader[Batch]:
+    def _loader(self, split: Split) -> Loader:
+        train, data = split == "train", self._data(split)
         position = self._position if train else None
         sampler = SeededSampler(len(data), seed=self.seed, shuffle=train, pad=train, position=position)
+        if self.backend == "ffcv":
+            from taggant_lightning.data.beton import BetonLoader
+
+            path = self._beton(split)
+            return BetonLoader(data, path, batch_size=self.batch_size, sampler=sampler, workers=self.num_workers)
         return LateLoader(
             data,
             batch_size=self.batch_size,
@@ -140,88 +194,31 @@ class ImageDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> Loader:
         """Shuffled training batches."""
-        return self._loader(self.train_data, train=True)
+        return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> Loader:
         """Test images in order."""
-        return self._loader(self.val_data, train=False)
+        return self._loader("test")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> Loader:
         """Test images in order."""
-        return self._loader(self.val_data, train=False)
+        return self._loader("test")
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
+    def predict_dataloader(self) -> Loader:
         """Test images in order."""
-        return self._loader(self.val_data, train=False)
+        return self._loader("test")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment training images on their device, and drop the positions that keyed the randomness."""
+        """Turn bytes into [0, 1] on their device, augment training images, and drop the positions that keyed the randomness."""
         images, labels, positions = batch
+        images = images.float() / 255
         if self.trainer is not None and self.trainer.training and self.augment != "none":
             epoch = self.trainer.current_epoch
             numbers = uniforms(self.seed, "augment", positions.tolist(), NUMBERS[self.augment], epoch)
-            images = augment(images, numbers, self.augment)
-        return images, labels
-
-
-class SignedDataModule(ImageDataModule):
-    """An ImageDataModule whose training images are signed. Nothing else in Bob's configuration changes.
-
-    Args:
-        signature: Folder of a Signature to apply to the source's training split in memory, or several, of several owners.
-        release: Folder that `taggant release` wrote, read in place of the source's training split; the test split still
-            comes from `source` and `root`. Write one of the two.
-        source: As in ImageDataModule.
-        root: As in ImageDataModule.
-        image_size: As in ImageDataModule.
-        train_subset: As in ImageDataModule; of a release, a count only.
-        val_subset: As in ImageDataModule.
-        subset_seed: As in ImageDataModule.
-        batch_size: As in ImageDataModule.
-        augment: As in ImageDataModule.
-        num_workers: As in ImageDataModule.
-        seed: As in ImageDataModule.
-        stored_size: As in ImageDataModule; a release has its size already.
-    """
-
-    def __init__(
-        self,
-        signature: str | list[str] | None = None,
-        release: str | None = None,
-        source: str = "digits",
-        root: str | None = None,
-        image_size: int | None = None,
-        train_subset: int | float | None = None,
-        val_subset: int | float | None = None,
-        subset_seed: int = 0,
-        batch_size: int = 64,
-        augment: str = "none",
-        num_workers: int = 0,
-        seed: int = 0,
-        stored_size: int | None = None,
-    ) -> None:
-        if (signature is None) == (release is None):
-            raise TaggantError(f"signature={signature} and release={release}: write exactly one of the two")
-        if release is not None and isinstance(train_subset, float) and train_subset <= 1:
-            raise TaggantError(
-                f"train_subset={train_subset} is a fraction, and the release may be a subset already; write a count or nothing"
-            )
-        super().__init__(
-            source, root, image_size, train_subset, val_subset, subset_seed, batch_size, augment, num_workers, seed, stored_size
-        )
-        self.signature, self.release = signature, release
-
-    @cached_property
-    def train_source(self) -> ImageSource:
-        """The training split with the Signature applied, or the release."""
-        if self.release is not None:
-            return open_release(Path(self.release))
-        source = self._original()
-        for folder in [self.signature] if isinstance(self.signature, str) else self.signature or []:
-            source = Signature.load(folder).apply(source)
-        return source
+            return augment(images, numbers, self.augment, self.image_size), labels
+        return centre(images, self.image_size), labels
 
 
 def datamodule_of(trainer: pl.Trainer, user: object) -> ImageDataModule:

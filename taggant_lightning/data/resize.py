@@ -1,4 +1,4 @@
-"""From stored pixels to the model's input: the same differentiable step for training, crafting and keys."""
+"""From stored pixels to the model's input: the same differentiable steps for training, crafting and keys."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,5 +21,19 @@ def fit(images: Tensor, size: int) -> Tensor:
     target = (max(size, round(height * scale)), max(size, round(width * scale)))
     if target != (height, width):
         images = F.interpolate(images, size=target, mode="bilinear", antialias=True, align_corners=False)
-    top, left = (target[0] - size) // 2, (target[1] - size) // 2
+    return centre(images, size)
+
+
+def centre(images: Tensor, size: int) -> Tensor:
+    """Cut the middle out.
+
+    Args:
+        images: (N, C, H, W) with H and W at least `size`.
+        size: Side of the result in pixels.
+
+    Returns:
+        (N, C, size, size), a view.
+    """
+    height, width = images.shape[-2:]
+    top, left = (height - size) // 2, (width - size) // 2
     return images[..., top : top + size, left : left + size]

@@ -6,7 +6,7 @@ import io
 import os
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,11 +18,13 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
 
 Split = Literal["train", "test"]
-SourceName = Literal["digits", "imagefolder", "zip", "npz", "cifar10", "cifar100", "fashion_mnist"]
+SourceName = Literal["digits", "imagefolder", "imagenet", "zip", "npz", "cifar10", "cifar100", "fashion_mnist"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 HASHED_IMAGES = 1024  # at a time, of arrays that may not fit into memory
 DIGITS_SPLIT_SEED = 0
 DIGITS_TEST = 360
+# The folders of ImageNet-1k in alphabetical order are its classes 0 to 999, here the first (tench) and the last.
+IMAGENET_CLASSES, IMAGENET_ENDS = 1000, ("n01440764", "n15075141")
 
 
 class ImageSource(ABC):
@@ -123,7 +125,7 @@ class EncodedSource(ImageSource):
         for name in names:
             if name.startswith("/") or ".." in name.split("/"):
                 raise TaggantError(f"{where} holds an image named {name!r}, outside its folder; remove it")
-        self.names = self._names = list(names)
+        self.names = self._names = names
         self._checks, self._read, self._where = list(checks), read, where
         self.labels, self.classes = np.array(labels, dtype=np.int64), list(classes)
 
@@ -249,21 +251,19 @@ def channels_first(images: NDArray[Any]) -> NDArray[Any]:
 def folder_source(folder: Path) -> ImageSource:
     """Read a folder with one sub-folder a class, classes and files in alphabetical order."""
     classes = sorted(d.name for d in folder.iterdir() if d.is_dir())
-    files = [
-        (label, f)
-        for label, name in enumerate(classes)
-        for f in sorted((folder / name).rglob("*"))
-        if f.suffix.lower() in SUFFIXES and f.is_file()
-    ]
-    paths = [f for _, f in files]
-    return EncodedSource(
-        [f.relative_to(folder).as_posix() for f in paths],
-        [f.stat().st_size for f in paths],
-        [label for label, _ in files],
-        classes,
-        Files(paths),
-        folder,
-    )
+    found = [(*f, label) for label, name in enumerate(classes) for f in sorted(_image_files(folder / name, (name,)))]
+    names = ["/".join(parts) for parts, _, _ in found]
+    return EncodedSource(names, [size for _, size, _ in found], [f[2] for f in found], classes, Files(folder, names), folder)
+
+
+def _image_files(folder: Path, parts: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Yield the parts of each image's relative name, and its size; `scandir` is seven times as fast as `Path.rglob`."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _image_files(Path(entry.path), (*parts, entry.name))
+            elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                yield (*parts, entry.name), entry.stat().st_size
 
 
 def _imagefolder(root: str | None, split: Split) -> ImageSource:
@@ -275,15 +275,35 @@ def _imagefolder(root: str | None, split: Split) -> ImageSource:
     raise TaggantError(f"root={root} has no folder {' or '.join(names)}; expected train/CLASS/IMAGE and test/CLASS/IMAGE")
 
 
-class Files:
-    """Image files; unlike a closure it can be handed to another process."""
+def _imagenet(root: str | None, split: Split) -> ImageSource:
+    """Read ImageNet-1k as it is usually unpacked; its published class numbers are the order of its folders' names."""
+    folder = require_folder(root, "imagenet") / ("train" if split == "train" else "val")
+    classes = sorted(d.name for d in folder.iterdir() if d.is_dir()) if folder.is_dir() else []
+    if len(classes) != IMAGENET_CLASSES or (classes[0], classes[-1]) != IMAGENET_ENDS:
+        flat = (
+            "; its images lie there without folders, so move each into its class's" if not classes and folder.is_dir() else ""
+        )
+        raise TaggantError(
+            f"{folder} has {len(classes)} class folders, and ImageNet-1k has {IMAGENET_CLASSES}, {IMAGENET_ENDS[0]} to "
+            f"{IMAGENET_ENDS[1]}{flat}; write source=imagefolder for other data"
+        )
+    return folder_source(folder)
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = list(paths)
+
+class Files:
+    """Image files of one folder; unlike a closure it can be handed to another process.
+
+    Args:
+        folder: The folder.
+        names: Relative names; a million of them are kept once, and no path is made before it is read.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder, self._names = folder, names
 
     def __call__(self, index: int) -> bytes:
         """Return one file's bytes."""
-        return self._paths[index].read_bytes()
+        return (self._folder / self._names[index]).read_bytes()
 
 
 class Archives:
@@ -375,8 +395,9 @@ def open_source(name: str, root: str | None, split: Split) -> ImageSource:
 
     Args:
         name: `digits` (bundled with scikit-learn, no root), `imagefolder` (root/train, root/test or root/val, one folder a
-            class), `zip` (root/train*.zip and root/test*.zip, zipped image folders), `npz` (a file with train_x, train_y,
-            test_x, test_y), or torchvision's `cifar10`, `cifar100`, `fashion_mnist` under root.
+            class), `imagenet` (ImageNet-1k: root/train and root/val, one folder a class, in their published order), `zip`
+            (root/train*.zip and root/test*.zip, zipped image folders), `npz` (a file with train_x, train_y, test_x, test_y), or
+            torchvision's `cifar10`, `cifar100`, `fashion_mnist` under root.
         root: The folder or file; `~` and environment variables as in `$TAGGANT_DATA/cifar-100` are filled in.
         split: `train` or `test`.
 
@@ -389,6 +410,8 @@ def open_source(name: str, root: str | None, split: Split) -> ImageSource:
         return _digits(split)
     if name == "imagefolder":
         return _imagefolder(root, split)
+    if name == "imagenet":
+        return _imagenet(root, split)
     if name == "zip":
         return _zip(root, split)
     if name == "npz":

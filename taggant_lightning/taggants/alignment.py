@@ -29,9 +29,15 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Chunk: TypeAlias = Callable[[], Tensor]
+# Adds up, in place, what several processes hold of one sum.
+Combine: TypeAlias = Callable[[Sequence[Tensor]], None]
 
 # Length of h·v beside that of θ: rounding grows below and curvature above (docs/decisions.md).
 RELATIVE_STEP = {torch.float32: 3e-5, torch.float64: 1e-8}
+
+
+def alone(total: Sequence[Tensor]) -> None:
+    """Leave a sum as it is: one process holds all of it."""
 
 
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -63,12 +69,13 @@ def _parameter_gradient(loss: Tensor, parameters: Sequence[Tensor], *, keep_grap
     return torch.autograd.grad(loss, parameters, create_graph=keep_graph, materialize_grads=True)
 
 
-def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor]) -> list[Tensor]:
+def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor], combine: Combine = alone) -> list[Tensor]:
     """Return Σ_chunks ∇_θ loss without a graph.
 
     Args:
         chunks: Functions that return a scalar loss.
         parameters: Leaf tensors; one that a loss does not use counts with gradient zero.
+        combine: Called once with the sum, where other processes hold the other chunks.
 
     Returns:
         One detached tensor a parameter, of its shape and dtype.
@@ -77,6 +84,7 @@ def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor]) -> li
     for chunk in chunks:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             _add_used(total, _parameter_gradient(chunk(), parameters, keep_graph=False))
+    combine(total)
     return total
 
 
@@ -88,7 +96,11 @@ def _add_used(total: Sequence[Tensor], parts: Sequence[Tensor | None]) -> None:
 
 
 def alignment(
-    chunks: Sequence[Chunk], parameters: Sequence[Tensor], target: Sequence[Tensor], data: Sequence[Tensor]
+    chunks: Sequence[Chunk],
+    parameters: Sequence[Tensor],
+    target: Sequence[Tensor],
+    data: Sequence[Tensor],
+    combine: Combine = alone,
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the cosine between the chunks' summed gradient and a target, with its derivative with respect to the data.
 
@@ -99,6 +111,7 @@ def alignment(
         parameters: P leaf tensors that require grad.
         target: P tensors of the parameters' shapes, for instance a key's gradient.
         data: Leaf tensors that require grad, for instance perturbations; best each used by one chunk alone.
+        combine: Called once with the summed gradient, where other processes hold the other chunks and their data.
 
     Returns:
         The cosine, a scalar tensor in [-1, 1], and one tensor for each entry of `data`, of its shape: ∂cosine/∂data.
@@ -106,11 +119,12 @@ def alignment(
     if len(chunks) == 1:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             gradient = _parameter_gradient(chunks[0](), parameters, keep_graph=True)
-            direction = cosine_derivative([g.detach() for g in gradient], target)
-            value = inner(gradient, direction)
+            total = [g.detach().clone() for g in gradient]
+            combine(total)
+            value = inner(gradient, cosine_derivative(total, target))
             derivative = torch.autograd.grad(value, data, materialize_grads=True)
-        return cosine([g.detach() for g in gradient], target), [d.detach() for d in derivative]
-    total = summed_gradient(chunks, parameters)
+        return cosine(total, target), [d.detach() for d in derivative]
+    total = summed_gradient(chunks, parameters, combine)
     direction = cosine_derivative(total, target)
     derivatives = [torch.zeros_like(d) for d in data]
     for chunk in chunks:
@@ -138,7 +152,11 @@ def _shifted(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: fl
 
 
 def alignment_by_difference(
-    chunks: Sequence[Chunk], parameters: Sequence[Tensor], target: Sequence[Tensor], data: Sequence[Tensor]
+    chunks: Sequence[Chunk],
+    parameters: Sequence[Tensor],
+    target: Sequence[Tensor],
+    data: Sequence[Tensor],
+    combine: Combine = alone,
 ) -> tuple[Tensor, list[Tensor]]:
     """Return what `alignment` returns, the derivative from a one-sided difference of first derivatives.
 
@@ -147,6 +165,7 @@ def alignment_by_difference(
         parameters: P leaf tensors that require grad, float32 or float64; moved while it runs, and put back.
         target: P tensors of the parameters' shapes.
         data: Leaf tensors that require grad.
+        combine: As in `alignment`.
 
     Returns:
         The cosine, a scalar tensor in [-1, 1], and one tensor for each entry of `data`, of its shape, ≈ ∂cosine/∂data.
@@ -156,6 +175,7 @@ def alignment_by_difference(
     for chunk in chunks:  # no name for a chunk's gradient: it would live on beside the next chunk's graph
         with torch.enable_grad():
             _add_used([*total, *here], torch.autograd.grad(chunk(), [*parameters, *data], allow_unused=True))
+    combine(total)
     direction = cosine_derivative(total, target)
     length = norm(direction)
     if length == 0:

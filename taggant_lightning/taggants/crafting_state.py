@@ -6,7 +6,6 @@ Sizes for 1,280 images of 224×224 in 10 keys (0.1 % of ImageNet): docs/decision
 import json
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -99,23 +98,21 @@ class PointKeeper:
             _unpack("best-", tensors) if facts["best"] else None,
         )
 
-    def offer(self, point: Callable[[], Point]) -> None:
-        """Keep a point if enough time has passed since the last one."""
-        started = time.monotonic()
-        if started < self._due:
-            return
-        self.keep(point())
-        ended = time.monotonic()
-        self._due = ended + max(SHORTEST, PATIENCE * (ended - started))
+    def due(self) -> bool:
+        """Say whether enough time has passed since the last point."""
+        return time.monotonic() >= self._due
 
     def keep(self, point: Point) -> None:
         """Write a point, atomically."""
+        started = time.monotonic()
         tensors = {f"delta-{i}": d for i, d in enumerate(point.deltas)} | {f"memory-{i}": m for i, m in enumerate(point.memory)}
         if point.best is not None:
             tensors |= _pack("best-", point.best, carry=True)
         forget_leftovers(self.path)
         facts = {"restart": point.restart, "step": point.step, "exact": point.exact, "best": point.best is not None}
         write_secret(self.path, _file(tensors, {"digest": self.digest, "point": json.dumps(facts)}))
+        ended = time.monotonic()
+        self._due = ended + max(SHORTEST, PATIENCE * (ended - started))
 
     def forget(self) -> None:
         """Remove the file."""

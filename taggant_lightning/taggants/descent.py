@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -12,7 +12,7 @@ from taggant_lightning.taggants.perturbation import Schedule, project, step_size
 
 Optimizer = Literal["momentum", "sign_adam"]
 DEFAULT_LR: dict[Optimizer, float] = {"momentum": 4.0, "sign_adam": 0.125}
-ADAM_STATE = ("step", "exp_avg", "exp_avg_sq")
+ADAM_STATE = ("exp_avg", "exp_avg_sq")
 DECAY = 0.8  # of the running mean: it spans about five steps
 
 
@@ -26,13 +26,27 @@ class Rule(ABC):
         lr: First step size in units of eps.
         schedule: Of the step size.
         steps: Number of steps that the schedule spans.
+        magnitude: Returns the mean absolute value of derivatives; another one where processes hold a part of them each.
     """
 
     def __init__(
-        self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float, schedule: Schedule, steps: int
+        self,
+        deltas: Sequence[Tensor],
+        originals: Sequence[Tensor],
+        eps: float,
+        lr: float,
+        schedule: Schedule,
+        steps: int,
+        magnitude: Callable[[Sequence[Tensor]], float] | None = None,
     ) -> None:
         self.deltas, self.originals, self.eps = deltas, originals, eps
         self.lr, self.schedule, self.steps = lr, schedule, steps
+        self.magnitude = mean_magnitude if magnitude is None else magnitude
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Start with nothing remembered."""
 
     def size(self, number: int) -> float:
         """Return the step size of one step, pixel fraction."""
@@ -49,11 +63,11 @@ class Rule(ABC):
 
     @abstractmethod
     def memory(self) -> list[Tensor]:
-        """Return the tensors that the next step depends on beside the perturbations."""
+        """Return what the next step depends on beside the perturbations: series of tensors of their shapes."""
 
     @abstractmethod
-    def remember(self, memory: Sequence[Tensor]) -> None:
-        """Take up what `memory` returned."""
+    def remember(self, memory: Sequence[Tensor], number: int) -> None:
+        """Take up what `memory` returned after `number` steps."""
 
 
 class Momentum(Rule):
@@ -64,16 +78,14 @@ class Momentum(Rule):
     successive derivatives agree.
     """
 
-    def __init__(
-        self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float, schedule: Schedule, steps: int
-    ) -> None:
-        super().__init__(deltas, originals, eps, lr, schedule, steps)
-        self.means = [torch.zeros_like(d) for d in deltas]
+    def begin(self) -> None:
+        """Start with means of zero."""
+        self.means = [torch.zeros_like(d) for d in self.deltas]
 
     @torch.no_grad()
     def step(self, rise: Sequence[Tensor], number: int) -> None:
         """Take one step."""
-        scale = _mean_magnitude(rise)
+        scale = self.magnitude(rise)
         reach = self.size(number) / (1 - DECAY ** (number + 1))  # a young mean is too short by this
         for delta, mean, gradient, original in zip(self.deltas, self.means, rise, self.originals, strict=True):
             mean.lerp_(gradient / scale, 1 - DECAY)
@@ -83,7 +95,7 @@ class Momentum(Rule):
         """Return the running means, one a perturbation."""
         return self.means
 
-    def remember(self, memory: Sequence[Tensor]) -> None:
+    def remember(self, memory: Sequence[Tensor], number: int) -> None:
         """Take up running means."""
         self.means = [kept.to(delta) for kept, delta in zip(memory, self.deltas, strict=True)]
 
@@ -91,11 +103,9 @@ class Momentum(Rule):
 class SignAdam(Rule):
     """Adam fed with the sign of the derivative, as published."""
 
-    def __init__(
-        self, deltas: Sequence[Tensor], originals: Sequence[Tensor], eps: float, lr: float, schedule: Schedule, steps: int
-    ) -> None:
-        super().__init__(deltas, originals, eps, lr, schedule, steps)
-        self.adam = torch.optim.Adam(list(deltas))
+    def begin(self) -> None:
+        """Start with a fresh Adam."""
+        self.adam = torch.optim.Adam(list(self.deltas))
 
     @torch.no_grad()
     def step(self, rise: Sequence[Tensor], number: int) -> None:
@@ -108,22 +118,28 @@ class SignAdam(Rule):
             delta.copy_(project(delta, _in_unit_range(original, delta), self.eps))
 
     def memory(self) -> list[Tensor]:
-        """Return Adam's number of steps and its two moments, three tensors a perturbation; none before the first step."""
-        states = (self.adam.state[delta] for delta in self.deltas if delta in self.adam.state)
-        return [state[name] for state in states for name in ADAM_STATE]
+        """Return Adam's two moments of each perturbation; none before the first step."""
+        return [self.adam.state[delta][name] for name in ADAM_STATE for delta in self.deltas if delta in self.adam.state]
 
-    def remember(self, memory: Sequence[Tensor]) -> None:
-        """Take up Adam's steps and moments."""
-        for number, delta in enumerate(self.deltas[: len(memory) // len(ADAM_STATE)]):
-            own = memory[number * len(ADAM_STATE) : (number + 1) * len(ADAM_STATE)]
-            moments = {name: kept.to(delta) for name, kept in zip(ADAM_STATE[1:], own[1:], strict=True)}
-            self.adam.state[delta] = {"step": own[0], **moments}
+    def remember(self, memory: Sequence[Tensor], number: int) -> None:
+        """Take up Adam's moments."""
+        if not memory:
+            return
+        count = len(self.deltas)
+        for delta, *moments in zip(self.deltas, memory[:count], memory[count:], strict=True):
+            named = {name: kept.to(delta) for name, kept in zip(ADAM_STATE, moments, strict=True)}
+            self.adam.state[delta] = {"step": torch.tensor(float(number)), **named}
 
 
 def _in_unit_range(original: Tensor, like: Tensor) -> Tensor:
     return original.to(like.dtype) / 255 if original.dtype == torch.uint8 else original
 
 
-def _mean_magnitude(tensors: Sequence[Tensor]) -> float:
-    total = math.fsum(float(t.abs().sum(dtype=torch.float64)) for t in tensors)
-    return total / sum(t.numel() for t in tensors) or 1.0  # all zero stays zero
+def summed_magnitude(tensors: Sequence[Tensor]) -> float:
+    """Return the sum of all absolute values."""
+    return math.fsum(float(t.abs().sum(dtype=torch.float64)) for t in tensors)
+
+
+def mean_magnitude(tensors: Sequence[Tensor]) -> float:
+    """Return the mean absolute value, or 1 where all are zero, so that scaling by it leaves zeros."""
+    return summed_magnitude(tensors) / sum(t.numel() for t in tensors) or 1.0

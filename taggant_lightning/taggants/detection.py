@@ -23,8 +23,11 @@ from taggant_lightning.files import write_secret_json
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants.hits import count_hits, key_ranks
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
 
 PREFIX = "keys/"
+# Keys a forward pass. Blocks are cut by the number of a key and never by process: a pass is the same on any number of them.
+BLOCK = 32
 
 
 def key_images(keys: KeySet, image_size: int) -> Tensor:
@@ -43,11 +46,36 @@ def ask(module: nn.Module, keys: KeySet, image_size: int) -> NDArray[np.int64]:
     Raises:
         TaggantError: If the module answers another number of classes than the keys have.
     """
-    answers = ask_module(module, key_images(keys, image_size))
-    lengths = {len(a.labels) for a in answers if a.labels is not None}
-    if lengths - {keys.num_classes}:
-        raise TaggantError(f"the model answers {max(lengths)} classes and the keys were drawn for {keys.num_classes}")
-    return key_ranks(answers, keys.labels, keys.num_classes)
+    found = ask_share(module, keys, image_size, 0, 1)
+    return np.array([found[key] for key in range(len(keys))], dtype=np.int64)
+
+
+def ask_share(module: nn.Module, keys: KeySet, image_size: int, process: int, processes: int) -> dict[int, int]:
+    """Ask one of several processes' share of the keys; together they ask each key once.
+
+    Args:
+        module: As for `ask`.
+        keys: The keys.
+        image_size: As for `ask`.
+        process: Number of the process, from 0.
+        processes: How many there are.
+
+    Returns:
+        Rank of the label by the key's number.
+
+    Raises:
+        TaggantError: If the module answers another number of classes than the keys have.
+    """
+    images, found = key_images(keys, image_size), dict[int, int]()
+    for first in range(process * BLOCK, len(keys), processes * BLOCK):
+        block = slice(first, min(first + BLOCK, len(keys)))
+        answers = ask_module(module, images[block])
+        lengths = {len(a.labels) for a in answers if a.labels is not None}
+        if lengths - {keys.num_classes}:
+            raise TaggantError(f"the model answers {max(lengths)} classes and the keys were drawn for {keys.num_classes}")
+        ranks = key_ranks(answers, keys.labels[block], keys.num_classes)
+        found |= zip(range(block.start, block.stop), ranks.tolist(), strict=True)
+    return found
 
 
 def detect(ranks: NDArray[np.int64], keys: KeySet, origin: dict[str, Any] | None = None) -> Detection:
@@ -86,8 +114,8 @@ class KeyDetection(Callback):
     """Asks the keys after each validation epoch (an exploratory curve) and at `test` (the verdict).
 
     Training with and without it is bit-identical: it draws no random number, keeps no gradient and leaves modes as they were.
-    `test` writes `detection.json` (public) and `secret/detection.secret.json` (0600) into the run directory. Every process
-    asks every key and the first one writes, so the number of processes does not matter.
+    `test` writes `detection.json` (public) and `secret/detection.secret.json` (0600) into the run directory. Several processes
+    share the keys and ask each one once; their number does not matter.
 
     Args:
         keys: Folder of the KeySet.
@@ -133,7 +161,7 @@ class KeyDetection(Callback):
         if not self.curve or trainer.sanity_checking:
             return
         keys = self.keyset
-        ranks = ask(pl_module, keys, datamodule_of(trainer, self).image_size)
+        ranks = self._ask(trainer, pl_module)
         hits = count_hits(ranks, keys.top_k)
         values = {"hits": float(hits), "log10_p": binomial_log10_p(hits, len(keys), keys.rate)}
         pl_module.log_dict({PREFIX + name: value for name, value in values.items()}, rank_zero_only=True)
@@ -141,7 +169,7 @@ class KeyDetection(Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reach the verdict, write the records, and end on one line."""
         data = datamodule_of(trainer, self)
-        ranks = ask(pl_module, self.keyset, data.image_size)
+        ranks = self._ask(trainer, pl_module)
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
         self.detection = detect(ranks, self.keyset, {"seeds": seeds, "checkpoint_sha256": _digest_of(trainer.ckpt_path)})
         values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}
@@ -149,6 +177,14 @@ class KeyDetection(Callback):
         if trainer.is_global_zero:
             folder = Path(self.out or trainer.default_root_dir)
             write_records(folder, self.detection, ranks)
+
+    def _ask(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> NDArray[np.int64]:
+        """Ask the keys, each once, on all processes, and return all ranks on each."""
+        size = datamodule_of(trainer, self).image_size
+        with buffers_of_rank_zero(pl_module, trainer):
+            own = ask_share(pl_module, self.keyset, size, trainer.global_rank, trainer.world_size)
+        everything = gather(own, trainer)
+        return np.array([everything[key] for key in range(len(self.keyset))], dtype=np.int64)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Print the one greppable line last, after Lightning's table."""

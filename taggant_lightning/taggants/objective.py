@@ -1,9 +1,9 @@
 """The objective of one key: alignment on one or several surrogates, minus the perceptual distance, and its derivative."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from taggant_lightning.data.augment import NUMBERS, augment
 from taggant_lightning.data.dataset import to_float
-from taggant_lightning.data.resize import fit
+from taggant_lightning.data.resize import centre, fit
 from taggant_lightning.streams import lattice, uniforms
 from taggant_lightning.taggants.alignment import (
     RELATIVE_STEP,
@@ -25,13 +25,19 @@ from taggant_lightning.taggants.alignment import (
 )
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import round_straight_through
+from taggant_lightning.taggants.ranks import Team
 
 log = logging.getLogger(__name__)
 
 Derivative = Literal["auto", "exact", "difference"]
 Combination = Literal["alternate", "mean"]
+Precision = Literal["32-true", "bf16-mixed"]
 # `auto` takes differences where they share this much of the signs with double backward, on this many images of the key.
 AGREEMENT, COMPARED_IMAGES = 0.99, 16
+
+
+# Images of one shape: their group, their rows in it, and their rows in `SigningImages.ids`.
+Part: TypeAlias = tuple[int, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -81,14 +87,35 @@ class SigningImages:
         pixels = [torch.from_numpy(np.stack([arrays[place] for place in places])) for places in groups.values()]
         return cls([int(ids[place]) for place in order], pixels, label)
 
-    def parts(self, size: int) -> Iterator[tuple[int, slice, slice]]:
-        """Cut into parts of at most `size` images of one shape: group, rows in the group, rows in `ids`."""
-        offset = 0
-        for group, pixels in enumerate(self.pixels):
-            for start in range(0, len(pixels), size):
-                stop = min(start + size, len(pixels))
-                yield group, slice(start, stop), slice(offset + start, offset + stop)
+    def share(self, place: int, size: int) -> tuple["SigningImages", list[slice]]:
+        """Return one of `size` shares of about as many images each, and its rows of each group; a group may come out empty."""
+        low, high = (len(self.ids) * n // size for n in (place, place + 1))
+        rows, offset = [], 0
+        for pixels in self.pixels:
+            start, stop = (min(max(n - offset, 0), len(pixels)) for n in (low, high))
+            rows.append(slice(start, stop))
             offset += len(pixels)
+        return SigningImages(self.ids[low:high], [g[r] for g, r in zip(self.pixels, rows, strict=True)], self.label), rows
+
+    def chunks(self, size: int) -> list[list[Part]]:
+        """Cut into chunks of at most `size` images, each of parts of one shape: a pass takes images of any shapes together."""
+        chunks: list[list[Part]] = []
+        room, offset = 0, 0
+        for group, pixels in enumerate(self.pixels):
+            start = 0
+            while start < len(pixels):
+                if room == 0:
+                    chunks.append([])
+                    room = size
+                stop = min(start + room, len(pixels))
+                chunks[-1].append((group, slice(start, stop), slice(offset + start, offset + stop)))
+                room, start = room - (stop - start), stop
+            offset += len(pixels)
+        return chunks
+
+    def parts(self, size: int) -> list[Part]:
+        """Return the parts of all chunks."""
+        return [part for chunk in self.chunks(size) for part in chunk]
 
 
 @dataclass(frozen=True)
@@ -113,11 +140,14 @@ class Objective:
         surrogates: One or more, on `device`, in evaluation mode.
         device: Where to compute.
         image_size: Side S of the models' input in pixels.
+        load_size: Side that signing images are brought to before they are augmented.
         recipe: Augmentation of the signing images.
         micro_batch: Images a chunk.
+        precision: `bf16-mixed` runs the passes over signing images in bfloat16 where that is safe; derivatives are exact then.
         derivative: `exact`, `difference`, or `auto`: differences where they agree with double backward.
         perceptual: LPIPS on `device`, or None.
         perceptual_weight: w.
+        team: The processes that share the key; `images` are this one's.
     """
 
     def __init__(
@@ -128,22 +158,27 @@ class Objective:
         device: torch.device,
         *,
         image_size: int,
+        load_size: int,
         recipe: str,
         micro_batch: int,
+        precision: Precision,
         derivative: Derivative,
         perceptual: Perceptual | None,
         perceptual_weight: float,
+        team: Team,
     ) -> None:
         # float32, or float64 for a model in float64: half precision is too coarse for steps of a fraction of eps.
         self.dtype = torch.promote_types(torch.float32, surrogates[0].parameters[0].dtype)
         self.images, self.surrogates, self.device = images, surrogates, device
-        self.image_size, self.recipe, self.micro_batch = image_size, recipe, micro_batch
+        self.image_size, self.load_size, self.recipe, self.micro_batch = image_size, load_size, recipe, micro_batch
+        self.half, self.team = precision == "bf16-mixed", team
         self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
         self.stored = [group.to(device) for group in images.pixels]
         self.labels = torch.full((len(images.ids),), images.label, device=device)
         self.targets = [s.key_gradient(key_image.to(device, self.dtype), images.label) for s in surrogates]
         self._starts: dict[tuple[int, str], Tensor] = {}
-        self.exact: list[bool | None] = [{"exact": True, "difference": False, "auto": None}[derivative] for _ in surrogates]
+        settled = {"exact": True, "difference": False, "auto": True if self.half else None}[derivative]
+        self.exact: list[bool | None] = [settled for _ in surrogates]
 
     def view(self, seed: int, key: int, restart: int, step: int, *, rounded: bool) -> View:
         """Return how the images are seen in one step."""
@@ -166,19 +201,19 @@ class Objective:
             Mean cosine, and one tensor a group.
         """
         total, rise = 0.0, list[Tensor]()
-        parts = list(self.images.parts(self.micro_batch))
+        parts = self.images.parts(self.micro_batch)
         leaves = [deltas[group][rows].detach().requires_grad_() for group, rows, _ in parts]
         for number in which:
             surrogate, target = self.surrogates[number], self.targets[number]
-            chunks = self._chunks(surrogate, leaves, view, parts)
+            chunks = self._chunks(surrogate, leaves, view)
             take = alignment if self._takes_exact(number, deltas, view) else alignment_by_difference
-            value, gradient = take(chunks, surrogate.parameters, target, leaves)
+            value, gradient = take(chunks, surrogate.parameters, target, leaves, self.team.add_up)
             total += float(value) / len(which)
             # Put together when the graphs are gone, so that the peak does not hold it.
-            wholes = [
-                torch.cat([part for (own, _, _), part in zip(parts, gradient, strict=True) if own == group])
-                for group in range(len(deltas))
-            ]
+            pieces = [[delta.detach()[:0]] for delta in deltas]  # a process may hold no image of a group
+            for (group, _, _), piece in zip(parts, gradient, strict=True):
+                pieces[group].append(piece)
+            wholes = [torch.cat(own) for own in pieces]
             rise = [a + b for a, b in zip(rise, wholes, strict=True)] if rise else wholes
         torch._foreach_div_(rise, len(which))
         if self.perceptual is not None and self.perceptual_weight > 0:
@@ -191,49 +226,63 @@ class Objective:
 
     def reached(self, stored: Sequence[Tensor]) -> float:
         """Return the mean over the surrogates of the cosine that perturbations reach without augmentation."""
-        values, parts = [], list(self.images.parts(self.micro_batch))
+        values, leaves = [], [stored[group][rows] for group, rows, _ in self.images.parts(self.micro_batch)]
         for surrogate, target in zip(self.surrogates, self.targets, strict=True):
-            chunks = self._chunks(surrogate, [stored[group][rows] for group, rows, _ in parts], View(), parts)
-            values.append(float(cosine(summed_gradient(chunks, surrogate.parameters), target)))
+            chunks = self._chunks(surrogate, leaves, View())
+            values.append(float(cosine(summed_gradient(chunks, surrogate.parameters, self.team.add_up), target)))
         return float(np.mean(values))
 
     def _chunks(
-        self, surrogate: Surrogate, deltas: Sequence[Tensor], view: View, parts: Sequence[tuple[int, slice, slice]]
+        self, surrogate: Surrogate, deltas: Sequence[Tensor], view: View, chunks: Sequence[Sequence[Part]] | None = None
     ) -> list[Chunk]:
-        """Return one chunk a part; `deltas` holds a tensor for each."""
+        """Return the losses of chunks of parts, by default all of them; `deltas` holds a tensor for each part."""
+        left = iter(deltas)
 
-        def chunk(delta: Tensor, group: int, rows: slice, places: slice) -> Callable[[], Tensor]:
+        def chunk(parts: Sequence[Part]) -> Callable[[], Tensor]:
+            own = [(next(left), *part) for part in parts]
+
             def loss() -> Tensor:
-                seen = round_straight_through(delta) if view.rounded else delta
-                batch = fit(self.original(group, rows) + seen, self.image_size)
-                if view.numbers is not None:
-                    batch = augment(batch, view.numbers[places], self.recipe)
-                return F.cross_entropy(surrogate.model(batch), self.labels[places], reduction="sum")
+                loaded = []
+                for delta, group, rows, _ in own:
+                    seen = round_straight_through(delta) if view.rounded else delta
+                    loaded.append(fit(self.original(group, rows) + seen, self.load_size))
+                batch = torch.cat(loaded) if len(loaded) > 1 else loaded[0]
+                places = slice(parts[0][2].start, parts[-1][2].stop)
+                if view.numbers is None:
+                    batch = centre(batch, self.image_size)
+                else:
+                    batch = augment(batch, view.numbers[places], self.recipe, self.image_size)
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+                    return F.cross_entropy(surrogate.model(batch), self.labels[places], reduction="sum")
 
             return loss
 
-        return [chunk(delta, *part) for delta, part in zip(deltas, parts, strict=True)]
+        return [chunk(parts) for parts in (self.images.chunks(self.micro_batch) if chunks is None else chunks)]
 
     def _takes_exact(self, number: int, deltas: Sequence[Tensor], view: View) -> bool:
-        """Say which derivative a surrogate takes; compare both, once, on the key's first images."""
+        """Say which derivative a surrogate takes; compare both, once, on the leader's first images."""
         known = self.exact[number]
-        if known is not None:
-            return known
+        if known is None:
+            known = self.team.from_leader(self._compare(number, deltas, view) < AGREEMENT if self.team.leads else True)
+            self.exact[number] = known
+        return known
+
+    def _compare(self, number: int, deltas: Sequence[Tensor], view: View) -> float:
+        """Return the share of signs that both derivatives agree on, on some images; 0 where differences cannot be taken."""
         surrogate, target = self.surrogates[number], self.targets[number]
         if surrogate.parameters[0].dtype not in RELATIVE_STEP:
-            self.exact[number] = True
-            return True
-        first = next(self.images.parts(COMPARED_IMAGES))
-        leaf = deltas[first[0]][first[1]].detach().requires_grad_()
-        chunks = self._chunks(surrogate, [leaf], view, [first])
-        _, (exact,) = alignment(chunks, surrogate.parameters, target, [leaf])
-        _, (difference,) = alignment_by_difference(chunks, surrogate.parameters, target, [leaf])
-        agreement = float((exact.sign() == difference.sign()).float().mean())
-        self.exact[number] = agreement < AGREEMENT
+            return 0.0
+        chunk = self.images.chunks(COMPARED_IMAGES)[0]
+        leaves = [deltas[group][rows].detach().requires_grad_() for group, rows, _ in chunk]
+        losses = self._chunks(surrogate, leaves, view, [chunk])
+        _, exact = alignment(losses, surrogate.parameters, target, leaves)
+        _, difference = alignment_by_difference(losses, surrogate.parameters, target, leaves)
+        same = [(a.sign() == b.sign()).flatten() for a, b in zip(exact, difference, strict=True)]
+        agreement = float(torch.cat(same).float().mean())
         if agreement < AGREEMENT:
             kind = type(surrogate.model).__name__
             log.info("%s: differences share %.1f %% of the signs; taking double backward", kind, 100 * agreement)
-        return agreement < AGREEMENT
+        return agreement
 
     def _perceptual_gradient(self, perceptual: Perceptual, deltas: Sequence[Tensor]) -> list[Tensor]:
         """Return the derivative of w Σ LPIPS(x, x + δ) with respect to each group's δ."""

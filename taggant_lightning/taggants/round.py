@@ -1,7 +1,7 @@
 """One round of crafting: all keys of one process against one state of the surrogates, and the Signature that comes of it."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from taggant_lightning.data.dataset import to_float
-from taggant_lightning.data.resize import fit
+from taggant_lightning.data.resize import centre, fit
 from taggant_lightning.data.signature import Signature, pixel_digest
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
@@ -24,12 +24,13 @@ from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import eps_steps
 from taggant_lightning.taggants.progress import steps_bar
+from taggant_lightning.taggants.ranks import Team
 from taggant_lightning.taggants.snapshots import weights_digest
 
 
 def craft_round(
     keys: KeySet,
-    mine: Sequence[int],
+    mine: Mapping[int, Team],
     chosen: Sequence[SigningImages],
     surrogates: Sequence[Surrogate],
     settings: Settings,
@@ -46,7 +47,7 @@ def craft_round(
 
     Args:
         keys: The KeySet.
-        mine: Numbers of the keys to craft, those of this process.
+        mine: Numbers of the keys that this process crafts, each with the team that it does that in.
         chosen: Signing images of every key.
         surrogates: In evaluation mode, on one device.
         settings: How to craft.
@@ -59,7 +60,7 @@ def craft_round(
         carry: Whether a later round starts from this one.
 
     Returns:
-        Stored steps and cosine of each key in `mine`; the perturbations before rounding stay in the state.
+        Stored steps and cosine of each key whose team this process leads; the perturbations before rounding stay in the state.
 
     Raises:
         TaggantError: If the state of the earlier round is missing or damaged.
@@ -72,8 +73,8 @@ def craft_round(
             bar.update()
             bar.set_postfix(cosine=f"{cosine:.3f}", refresh=False)
 
-        for key in mine:
-            done = state.load(number, key, digest) if keep else None
+        for key, team in mine.items():
+            done = team.from_leader(state.load(number, key, digest) if keep and team.leads else None)
             if done is None:
                 done = craft_key(
                     chosen[key],
@@ -83,15 +84,17 @@ def craft_round(
                     key=key,
                     device=device,
                     perceptual=perceptual,
-                    start=_start(state, number, key),
-                    keeper=state.keeper(number, key, digest) if keep else None,
+                    start=team.from_leader(_start(state, number, key) if team.leads else None),
+                    keeper=state.keeper(number, key, digest) if keep and team.leads else None,
                     on_step=on_step,
+                    team=team,
                 )
-                if keep:
+                if keep and team.leads:
                     state.save(number, key, digest, done, carry=carry)
             else:
                 bar.update(settings.steps * settings.restarts)
-            found[key] = replace(done, deltas=[])
+            if team.leads:
+                found[key] = replace(done, deltas=[])
     return found
 
 
@@ -132,21 +135,24 @@ def signing_images(source: ImageSource, chosen: Sequence[NDArray[np.int64]], lab
     ]
 
 
-def gradient_norms(surrogate: Surrogate, source: ImageSource, ids: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+def gradient_norms(
+    surrogate: Surrogate, source: ImageSource, ids: NDArray[np.int64], load_size: int, image_size: int
+) -> NDArray[np.float64]:
     """Return the norm of each image's own parameter gradient, without augmentation.
 
     Args:
         surrogate: In evaluation mode.
         source: The images.
         ids: (N,) source indices.
-        size: Side of the model's input in pixels.
+        load_size: Side that images are brought to, in pixels.
+        image_size: Side of the model's input, the centre of that.
 
     Returns:
         (N,) float64.
     """
 
     def one(index: int) -> float:
-        image = fit(to_float(source.pixels(index))[None].to(surrogate.parameters[0]), size)
+        image = centre(fit(to_float(source.pixels(index))[None].to(surrogate.parameters[0]), load_size), image_size)
         return float(norm(surrogate.key_gradient(image, int(source.labels[index]))))
 
     return np.array([one(int(i)) for i in ids])

@@ -27,10 +27,10 @@ from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.objective import Combination, Derivative, SigningImages, Surrogate
+from taggant_lightning.taggants.objective import Combination, Derivative, Precision, SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
-from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
+from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather, share_out, teams
 from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms, signing_images
 from taggant_lightning.taggants.selection import Score, select
 from taggant_lightning.taggants.snapshots import Snapshots, after, begun_with, training_digest
@@ -43,7 +43,8 @@ class TaggantSigning(Callback):
 
     Works with any LightningModule whose forward maps images in [0, 1] to logits, on an ImageDataModule. It runs after the
     epochs that `after_epochs` names, starts each round from the last one's perturbations, and writes the Signature after
-    each. Training itself is not touched. Keys are shared out over the processes.
+    each. Training itself is not touched. Keys are shared out over the processes, and the images of the last ones where fewer
+    keys than processes are left.
 
     Args:
         keys: Folder of the KeySet.
@@ -69,6 +70,7 @@ class TaggantSigning(Callback):
         derivative: `exact`: double backward; `difference`: from first derivatives, faster and leaner, for smooth models;
             `auto`: differences for each surrogate on which both agree.
         micro_batch: Images a chunk: memory follows it, the result does not.
+        precision: `32-true`, or `bf16-mixed` for passes over signing images in bfloat16, with exact derivatives.
         perceptual_weight: Weight of LPIPS; 0 leaves it out.
         perceptual_trunk: `alex`, `squeeze` or `vgg`.
         perceptual_weights: File with the trunk's weights, for machines without internet.
@@ -100,6 +102,7 @@ class TaggantSigning(Callback):
         augment: str | None = None,
         derivative: Derivative = "auto",
         micro_batch: int = 32,
+        precision: Precision = "32-true",
         perceptual_weight: float = 0.0,
         perceptual_trunk: Literal["alex", "squeeze", "vgg"] = "alex",
         perceptual_weights: str | None = None,
@@ -123,6 +126,10 @@ class TaggantSigning(Callback):
             )
         if augment is not None:
             check_recipe(augment)
+        if precision == "bf16-mixed" and derivative == "difference":
+            raise TaggantError(
+                f"precision={precision} is too coarse for derivative={derivative}; write derivative=exact or auto"
+            )
         if after_epochs is not None and (not after_epochs or min(after_epochs) < 1):
             raise TaggantError(f"after_epochs={after_epochs} must name epochs, counted from 1; leave it out for the last one")
         if any(not 0 < share < 1 for share in snapshots):
@@ -134,7 +141,7 @@ class TaggantSigning(Callback):
         self.init, self.restarts, self.derivative, self.ensemble = init, restarts, derivative, ensemble
         self.after_epochs = None if after_epochs is None else sorted(set(after_epochs))
         self.snapshots, self.surrogates, self.parameters = sorted(set(snapshots)), list(surrogates or []), parameters
-        self.selection, self.augment, self.micro_batch = selection, augment, micro_batch
+        self.selection, self.augment, self.micro_batch, self.precision = selection, augment, micro_batch, precision
         self.perceptual_weight, self.perceptual_trunk = perceptual_weight, perceptual_trunk
         self.perceptual_weights = perceptual_weights
         self.signature: Signature | None = None
@@ -239,6 +246,11 @@ class TaggantSigning(Callback):
                 " more epoch (--trainer.max_epochs), or start without --ckpt_path"
             )
 
+    @property
+    def state_key(self) -> str:
+        """Tell the state of one KeySet's callback from that of another beside it."""
+        return self._generate_state_key(keys=self.keys)
+
     def state_dict(self) -> dict[str, Any]:
         """Hold the state's place and the Signature's hash; nothing secret goes into a checkpoint."""
         return {"out": str(self.out), "rounds": self._rounds, "signature": self._signature_hash()}
@@ -310,20 +322,21 @@ class TaggantSigning(Callback):
             surrogates = [Surrogate(m, self._chosen(m)) for m in models]
             chosen = self._signing_images(trainer, surrogates[0], settings)
             facts: dict[str, Any] = {"keys": keys.commitment, "run": self._run_digest(data)}
-            own = craft_round(
-                keys,
-                range(trainer.global_rank, len(keys), trainer.world_size),
-                chosen,
-                surrogates,
-                settings,
-                state=self._state,
-                number=self._rounds,
-                digest=digest_of(surrogates, settings, chosen, facts),
-                perceptual=None if self._perceptual is None else self._perceptual.to(pl_module.device),
-                visible=trainer.is_global_zero,
-                keep=not quick,
-                carry=self._rounds + 1 < len(self.after_epochs or [0]),
-            )
+            with teams(share_out([len(c.ids) for c in chosen], trainer.world_size), trainer) as mine:
+                own = craft_round(
+                    keys,
+                    mine,
+                    chosen,
+                    surrogates,
+                    settings,
+                    state=self._state,
+                    number=self._rounds,
+                    digest=digest_of(surrogates, settings, chosen, facts),
+                    perceptual=None if self._perceptual is None else self._perceptual.to(pl_module.device),
+                    visible=trainer.is_global_zero,
+                    keep=not quick,
+                    carry=self._rounds + 1 < len(self.after_epochs or [0]),
+                )
         for module in self._frozen:
             module.cpu()
         everything = gather(own, trainer)
@@ -361,7 +374,9 @@ class TaggantSigning(Callback):
             derivative=self.derivative,
             ensemble=self.ensemble,
             micro_batch=self.micro_batch,
+            precision=self.precision,
             image_size=data.image_size,
+            load_size=data.load_size,
             augment=data.augment if self.augment is None else self.augment,
             perceptual_weight=self.perceptual_weight,
             seed=self.seed,
@@ -394,7 +409,8 @@ class TaggantSigning(Callback):
             previous = self.signature or Signature.load(self._state.round(self._rounds - 1))
             chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
         else:
-            chosen = self._select(data, lambda ids: gradient_norms(surrogate, data.train_source, ids, settings.image_size))
+            sides = (settings.load_size, settings.image_size)
+            chosen = self._select(data, lambda ids: gradient_norms(surrogate, data.train_source, ids, *sides))
         chosen = trainer.strategy.broadcast(chosen)
         return signing_images(data.train_source, chosen, self.keyset.labels)
 

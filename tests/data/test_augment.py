@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from taggant_lightning.data.augment import NUMBERS, augment, crop_flip
+from taggant_lightning.data.augment import NUMBERS, augment, crop_flip, resized_crop
 from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.streams import lattice, stream, uniforms
@@ -18,36 +18,76 @@ def test_crop_flip_against_a_loop() -> None:
         assert torch.equal(result, expected.flip(-1) if numbers[2] < 0.5 else expected)
 
 
-@pytest.mark.parametrize("recipe", ["none", "simple", "three_augment"])
+def test_a_smaller_crop_is_cut_out_at_any_place() -> None:
+    images, u = torch.rand(8, 3, 11, 14), torch.rand(8, 3)
+    for image, numbers, result in zip(images, u, crop_flip(images, u, 7), strict=True):
+        y, x = int(numbers[0] * 5), int(numbers[1] * 8)
+        expected = image[:, y : y + 7, x : x + 7]
+        assert torch.equal(result, expected.flip(-1) if numbers[2] < 0.5 else expected)
+
+
+def test_resized_crop_against_pixels_weighed_one_by_one() -> None:
+    images, u, size = torch.rand(5, 2, 13, 10, dtype=torch.float64), torch.rand(5, 5, dtype=torch.float64), 6
+    found = resized_crop(images, u, size)
+    for image, numbers, result in zip(images, u.tolist(), found, strict=True):
+        area, ratio = (0.08 + 0.92 * numbers[0]) * 130, (3 / 4) * (16 / 9) ** numbers[1]
+        rows, columns = min((area / ratio) ** 0.5, 13), min((area * ratio) ** 0.5, 10)
+        top, left = (13 - rows) * numbers[2], (10 - columns) * numbers[3]
+        for i in range(size):
+            for j in range(size):
+                total, mass = torch.zeros(2, dtype=torch.float64), 0.0
+                for y in range(13):
+                    for x in range(10):
+                        dy = abs(y + 0.5 - top - (i + 0.5) * rows / size) / max(1, rows / size)
+                        dx = abs(x + 0.5 - left - (j + 0.5) * columns / size) / max(1, columns / size)
+                        weight = max(0, 1 - dy) * max(0, 1 - dx)
+                        total, mass = total + weight * image[:, y, x], mass + weight
+                torch.testing.assert_close(result[:, i, size - 1 - j if numbers[4] < 0.5 else j], total / mass)
+
+
+def test_resized_crop_of_everything_is_the_image() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    u = torch.tensor([[1.0, 0.5, 0.3, 0.3, 0.9], [1.0, 0.5, 0.3, 0.3, 0.1]])
+    found = resized_crop(images, u, 8)
+    torch.testing.assert_close(found[0], images[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1], images[1].flip(-1), atol=1e-5, rtol=0)
+
+
+RECIPES = ["simple", "three_augment", "resized_crop", "resized_three_augment"]
+
+
+@pytest.mark.parametrize("recipe", ["none", *RECIPES])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_recipes_keep_shape_and_range(recipe: str, channels: int) -> None:
+@pytest.mark.parametrize("size", [12, 9])
+def test_recipes_keep_shape_and_range(recipe: str, channels: int, size: int) -> None:
     images = torch.rand(9, channels, 12, 12)
-    result = augment(images, torch.rand(9, NUMBERS[recipe]), recipe)
-    assert result.shape == images.shape
-    assert 0 <= result.min() <= result.max() <= 1
-    assert (result == images).all() == (recipe == "none")
+    result = augment(images, torch.rand(9, NUMBERS[recipe]), recipe, size)
+    assert result.shape == (9, channels, size, size)
+    assert 0 <= result.min() <= result.max() <= 1 + 1e-6
+    cut = (12 - size) // 2
+    assert torch.equal(result, images[:, :, cut : cut + size, cut : cut + size]) == (recipe == "none")
 
 
-@pytest.mark.parametrize("recipe", ["simple", "three_augment"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_treat_each_image_alone(recipe: str) -> None:
     images, u = torch.rand(5, 3, 12, 12), torch.rand(5, NUMBERS[recipe])
-    whole = augment(images, u, recipe)
+    whole = augment(images, u, recipe, 12)
     for i in range(5):
-        torch.testing.assert_close(augment(images[i : i + 1], u[i : i + 1], recipe)[0], whole[i])
+        torch.testing.assert_close(augment(images[i : i + 1], u[i : i + 1], recipe, 12)[0], whole[i])
 
 
-@pytest.mark.parametrize("recipe", ["simple", "three_augment"])
+@pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_are_differentiable(recipe: str) -> None:
     torch.manual_seed(0)
     images = (0.1 + 0.3 * torch.rand(3, 3, 8, 8, dtype=torch.float64)).requires_grad_()  # away from the kinks at 0, 0.5 and 1
     u = torch.rand(3, NUMBERS[recipe])
-    assert torch.autograd.gradcheck(lambda x: augment(x, u, recipe), images, fast_mode=True)
-    assert torch.autograd.gradgradcheck(lambda x: augment(x, u, recipe) ** 2, images, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda x: augment(x, u, recipe, 8), images, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: augment(x, u, recipe, 8) ** 2, images, fast_mode=True)
 
 
 def test_unknown_recipe() -> None:
     with pytest.raises(TaggantError, match="augment='strong' is unknown; write one of none, simple, three_augment"):
-        augment(torch.rand(1, 3, 8, 8), torch.rand(1, 3), "strong")
+        augment(torch.rand(1, 3, 8, 8), torch.rand(1, 3), "strong", 8)
 
 
 def test_fit_resizes_crops_and_passes_gradients() -> None:

@@ -109,6 +109,37 @@ def test_cifar_layout(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert np.array_equal(source.pixels(3), IMAGES[3])
 
 
+def test_nested_folders_and_upper_case_come_in_the_order_of_their_paths(tmp_path: Path) -> None:
+    for name in ("b.JPEG", "a/z.png", "a-b/c.png", "a.png", "notes.txt"):
+        path = tmp_path / "train" / "x" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(IMAGES[0]))
+    source = open_source("imagefolder", str(tmp_path), "train")
+    paths = sorted(p for p in (tmp_path / "train").rglob("*") if p.is_file() and p.suffix != ".txt")
+    assert list(source.names) == [p.relative_to(tmp_path / "train").as_posix() for p in paths]
+    assert len(source) == 4
+
+
+def test_imagenet_layout_and_class_order(tmp_path: Path) -> None:
+    names = ["n01440764", *(f"n{1440764 + 13 * i:08d}" for i in range(1, 999)), "n15075141"]
+    for split in ("train", "val"):
+        for number, name in enumerate(reversed(names)):  # the file system's order does not matter
+            (tmp_path / split / name).mkdir(parents=True)
+            if number % 100 == 0:
+                (tmp_path / split / name / f"{name}_1.JPEG").write_bytes(encoded(IMAGES[0]))
+    source = open_source("imagenet", str(tmp_path), "test")
+    assert source.classes == names
+    assert source.labels.tolist() == [99, 199, 299, 399, 499, 599, 699, 799, 899, 999]
+    (tmp_path / "train" / "n01440764").rename(tmp_path / "n01440764")
+    with pytest.raises(
+        TaggantError, match="train has 999 class folders, and ImageNet-1k has 1000, n01440764 to n15075141; write"
+    ):
+        open_source("imagenet", str(tmp_path), "train")
+    (tmp_path / "flat" / "val").mkdir(parents=True)
+    with pytest.raises(TaggantError, match="its images lie there without folders, so move each into its class's"):
+        open_source("imagenet", str(tmp_path / "flat"), "test")
+
+
 def test_digits_are_split_once() -> None:
     train, test = open_source("digits", None, "train"), open_source("digits", None, "test")
     assert (len(train), len(test)) == (1437, 360)
@@ -146,8 +177,8 @@ def test_corrupt_image_is_named(tmp_path: Path) -> None:
 
 
 def test_unknown_source() -> None:
-    with pytest.raises(TaggantError, match="source='imagenet' is unknown; write one of digits, imagefolder"):
-        open_source("imagenet", None, "train")
+    with pytest.raises(TaggantError, match="source='imagnet' is unknown; write one of digits, imagefolder"):
+        open_source("imagnet", None, "train")
 
 
 @pytest.mark.parametrize("name", ["imagefolder", "zip", "cifar10"])

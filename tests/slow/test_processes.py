@@ -59,10 +59,12 @@ def taggant(*words: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["small_cnn", "small_vit"])
-def test_two_ranks_give_the_verdict_of_one(npz: Path, keys_folder: str, tmp_path: Path, model: str) -> None:
+def test_two_ranks_give_the_verdict_of_one(npz: Path, tmp_path: Path, model: str) -> None:
+    keys = KeySet.draw(num_keys=70, num_classes=3, shape=(3, 8, 8), secret=bytes(range(16)))  # both have keys to ask
+    folder = str(keys.save(tmp_path / "keys"))
     taggant("fit", *base(npz, tmp_path / "bob", model))
     checkpoint = str(next((tmp_path / "bob" / "checkpoints").glob("*.ckpt")))
-    detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", keys_folder, "--ckpt_path", checkpoint]
+    detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", folder, "--ckpt_path", checkpoint]
     records = []
     for ranks, name in ((1, "one"), (2, "two")):
         two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"] if ranks == 2 else []
@@ -71,18 +73,27 @@ def test_two_ranks_give_the_verdict_of_one(npz: Path, keys_folder: str, tmp_path
         del record["provenance"]
         records.append((record, json.loads((tmp_path / name / "secret" / "detection.secret.json").read_text())["ranks"]))
     assert records[0] == records[1]
+    assert len(records[0][1]) == 70
 
 
-def test_two_ranks_sign_as_one_does_for_the_same_surrogate(npz: Path, keys_folder: str, tmp_path: Path) -> None:
-    """Training is switched off (a learning rate of next to nothing), so that both have the same surrogate."""
-    found = []
+@pytest.mark.parametrize("model", ["small_cnn", "small_vit"])
+@pytest.mark.parametrize("num_keys", [4, 1])
+def test_two_ranks_sign_as_one_does_for_the_same_surrogate(npz: Path, tmp_path: Path, model: str, num_keys: int) -> None:
+    """Four keys are shared out by key, and nothing differs. One key is shared by images, and the order of additions differs.
+
+    Training is switched off (a learning rate of next to nothing), so that both have the same surrogate.
+    """
+    keys = KeySet.draw(num_keys=num_keys, num_classes=3, shape=(3, 8, 8), secret=bytes(range(16)))
+    folder, found = str(keys.save(tmp_path / "keys")), []
     for ranks, name in ((1, "one"), (2, "two")):
         two = ["--trainer.devices", "2", "--trainer.strategy", "ddp"] if ranks == 2 else []
         still = ["--model.lr", "1e-30", "--trainer.max_epochs", "1"]
-        taggant("fit", *base(npz, tmp_path / f"run-{name}"), *still, *signing(keys_folder, tmp_path / name, 5), *two)
+        taggant("fit", *base(npz, tmp_path / f"run-{name}", model), *still, *signing(folder, tmp_path / name, 20), *two)
         found.append(Signature.load(tmp_path / name))
     assert found[0].indices.tolist() == found[1].indices.tolist()
-    assert all(np.array_equal(a, b) for a, b in zip(found[0].steps, found[1].steps, strict=True))
+    equal = float(np.mean([np.mean(a == b) for a, b in zip(found[0].steps, found[1].steps, strict=True)]))
+    print(f"{model}, {num_keys} keys on two processes: {100 * equal:.2f} % of the pixels as on one")
+    assert equal == 1.0 if num_keys == 4 else equal > 0.95
 
 
 def test_sigkill_while_crafting_then_the_same_command(npz: Path, keys_folder: str, tmp_path: Path) -> None:

@@ -22,7 +22,9 @@ SETTINGS = Settings(
     derivative="exact",
     ensemble="mean",
     micro_batch=100,
+    precision="32-true",
     image_size=6,
+    load_size=6,
     augment="none",
     perceptual_weight=0.0,
     seed=3,
@@ -68,7 +70,7 @@ def test_surrogate_is_left_as_it_was() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("augment", ["none", "simple", "three_augment"])
+@pytest.mark.parametrize("augment", ["none", "simple", "three_augment", "resized_crop"])
 def test_micro_batches_equal_the_whole(augment: str) -> None:
     s = surrogate()
     s.model.double()
@@ -89,6 +91,39 @@ def test_ragged_images_keep_their_shapes_and_order() -> None:
     crafted = craft_key(ragged, KEY, [surrogate()], replace(SETTINGS, micro_batch=2), key=0, device=CPU)
     assert [tuple(s.shape) for s in crafted.steps] == [(2, 3, 6, 6), (1, 3, 9, 7), (1, 3, 12, 8)]
     assert all(s.abs().max() > 0 for s in crafted.steps)
+
+
+def test_a_pass_takes_images_of_all_shapes_together() -> None:
+    ragged = images([(3, 6 + i, 7) for i in range(5)])
+    sizes: list[int] = []
+    s = surrogate()
+    s.model.register_forward_hook(lambda module, args, output: sizes.append(len(args[0])))
+    crafted = craft_key(ragged, KEY, [s], replace(SETTINGS, micro_batch=3, steps=1), key=0, device=CPU)
+    # The key; sum and derivative by chunks of three and two; the score at the end.
+    assert sizes == [1, 3, 2, 3, 2, 3, 2]
+    whole = craft_key(ragged, KEY, [surrogate()], replace(SETTINGS, micro_batch=9, steps=1), key=0, device=CPU)
+    assert all((a - b).abs().max() <= 1 for a, b in zip(crafted.steps, whole.steps, strict=True))
+
+
+@pytest.mark.parametrize("augment", ["none", "simple", "resized_crop"])
+def test_the_surrogate_sees_a_cut_out_of_the_loaded_image(augment: str) -> None:
+    seen: list[torch.Tensor] = []
+    s = surrogate()
+    s.model.register_forward_hook(lambda module, args, output: seen.append(args[0].detach()))
+    settings = replace(SETTINGS, load_size=9, augment=augment, init="zero", steps=1)
+    crafted = craft_key(images([(3, 12, 9), (3, 9, 15)]), KEY, [s], settings, key=0, device=CPU)
+    assert {tuple(batch.shape[1:]) for batch in seen} == {(3, 6, 6)}
+    centre = images([(3, 12, 9), (3, 9, 15)]).images[0][0, :, 2:8, 1:7]
+    assert torch.allclose(seen[1][0], centre) == (augment == "none")
+    assert all(step.abs().max() > 0 for step in crafted.steps)
+
+
+def test_bf16_passes_craft_nearly_the_same() -> None:
+    full = craft_key(images(), KEY, [surrogate()], SETTINGS, key=0, device=CPU)
+    half = craft_key(images(), KEY, [surrogate()], replace(SETTINGS, precision="bf16-mixed"), key=0, device=CPU)
+    assert half.cosine == pytest.approx(full.cosine, abs=0.02)
+    assert not torch.equal(half.deltas[0], full.deltas[0])
+    assert half.deltas[0].dtype == torch.float32
 
 
 def test_later_round_starts_from_the_earlier_one() -> None:

@@ -1,7 +1,6 @@
 """Crafting state: from any point that was kept, crafting ends as if it had never stopped; files are secret and small."""
 
 import stat
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,11 @@ class Stopping(PointKeeper):
         super().__init__(path, "digest")
         self.left = after
 
-    def offer(self, point: Callable[[], Point]) -> None:
-        self.keep(point())
+    def due(self) -> bool:
+        return True
+
+    def keep(self, point: Point) -> None:
+        super().keep(point)
         self.left -= 1
         if self.left == 0:
             raise Stop
@@ -77,13 +79,14 @@ def test_points_are_kept_now_and_then(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(crafting_state.time, "monotonic", lambda: clock[0])
     keeper = PointKeeper(tmp_path / "point", "digest")
 
-    def keep(point: Point) -> None:
+    def write(*_: object) -> None:
         kept.append(clock[0])
         clock[0] += 0.5  # a slow disk
 
-    monkeypatch.setattr(keeper, "keep", keep)
+    monkeypatch.setattr(crafting_state, "write_secret", write)
     while clock[0] < 30:
-        keeper.offer(lambda: Point(0, 0, [], [], [], None))
+        if keeper.due():
+            keeper.keep(Point(0, 0, [torch.zeros(1)], [], [], None))
         clock[0] += 0.125
     assert kept == [1.0, 11.5, 22.0]
 

@@ -15,7 +15,8 @@ from taggant_lightning import ImageClassifier, ImageDataModule, KeyDetection, Ke
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import MEANING, Detection
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.detection import ask, detect, key_images
+from taggant_lightning.taggants.detection import ask, ask_share, detect, key_images
+from tests.conftest import TwoLayers
 from tests.data.test_datamodule import trainer
 from tests.taggants.test_signing import UsersOwn
 
@@ -160,3 +161,16 @@ def test_keys_that_do_not_fit(tiny_npz: Path, tmp_path: Path) -> None:
     with pytest.raises(TaggantError, match="KeyDetection needs an ImageDataModule"):
         loader = torch.utils.data.DataLoader([(torch.rand(3, 6, 6), 0)])
         trainer(tmp_path, 1, KeyDetection(str(four))).fit(UsersOwn(), loader)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_processes_ask_each_key_once_and_answer_alike(processes: int) -> None:
+    keys = KeySet.draw(num_keys=100, num_classes=3, shape=(3, 6, 6), secret=bytes(16))
+    model, asked = TwoLayers(), []
+    model.register_forward_hook(lambda module, args, output: asked.append(len(args[0])))
+    whole = ask(model, keys, 6)
+    asked.clear()
+    shares = [ask_share(model, keys, 6, process, processes) for process in range(processes)]
+    assert sum(asked) == 100
+    assert sorted(key for share in shares for key in share) == list(range(100))
+    assert all(rank == whole[key] for share in shares for key, rank in share.items())

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from taggant_lightning.taggants.objective import Derivative, Objective, Surrogate, View
+from taggant_lightning.taggants.ranks import Team
 from tests.taggants.test_crafting import CPU, KEY, images
 
 
@@ -27,8 +28,8 @@ class Counted(nn.Module):
 def objective(*models: Counted, derivative: Derivative = "auto") -> Objective:
     surrogates = [Surrogate(m.eval(), list(m.parameters())) for m in models]
     return Objective(
-        images(), KEY, surrogates, CPU, image_size=6, recipe="none", micro_batch=2, derivative=derivative, perceptual=None,
-        perceptual_weight=0.0,
+        images(), KEY, surrogates, CPU, image_size=6, load_size=6, recipe="none", micro_batch=2, precision="32-true",
+        derivative=derivative, perceptual=None, perceptual_weight=0.0, team=Team(),
     )  # fmt: skip
 
 

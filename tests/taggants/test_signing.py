@@ -350,3 +350,21 @@ def test_other_data_is_refused(folders: tuple[str, str, Path]) -> None:
     loader = torch.utils.data.DataLoader([(torch.rand(3, 6, 6), 0)])
     with pytest.raises(TaggantError, match="TaggantSigning needs an ImageDataModule"):
         trainer(folders[2], 1, TaggantSigning(folders[1], str(folders[2] / "o"), **QUICK)).fit(UsersOwn(), loader)
+
+
+def test_several_owners_sign_during_one_training(folders: tuple[str, str, Path]) -> None:
+    """Each with keys of its own, and each comes out as it would alone; checkpoints hold the state of both."""
+    npz, _, tmp = folders
+    others = KeySet.draw(num_keys=2, num_classes=3, shape=(3, 6, 6), grid=3, secret=bytes(16)).save(tmp / "others")
+    both = TaggantSigning(str(others), str(tmp / "second"), **QUICK)
+    saving = pl.callbacks.ModelCheckpoint(tmp / "ckpt")
+    first = run(folders, "first", both, saving)
+    alone = [run(folders, "a"), run((npz, str(others), tmp), "b")]
+    for together, single in zip((first, both), alone, strict=True):
+        assert together.signature.indices.tolist() == single.signature.indices.tolist()
+        assert all(np.array_equal(x, y) for x, y in zip(together.signature.steps, single.signature.steps, strict=True))
+    states = torch.load(next((tmp / "ckpt").glob("*.ckpt")), weights_only=True)["callbacks"]
+    assert sorted(s["out"] for name, s in states.items() if "TaggantSigning" in name) == [
+        str(tmp / "first"),
+        str(tmp / "second"),
+    ]

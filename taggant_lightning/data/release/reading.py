@@ -60,7 +60,7 @@ def open_release(folder: Path) -> ImageSource:
             [int(digest[:12], 16) for _, digest in files],
             [label[name.split("/")[0]] for name in names],
             manifest.classes,
-            Files([folder / name for name, _ in files]),
+            Files(folder / "train", names),
             folder,
         )
     except (OSError, KeyError, IndexError, zipfile.BadZipFile) as error:

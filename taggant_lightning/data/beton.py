@@ -1,0 +1,192 @@
+"""The FFCV backend: images in a `.beton` file, raw as they would lie in memory, and a loader in our order.
+
+FFCV decodes and nothing else: order, augmentation and resume are those of the plain backend. The core never imports it.
+"""
+
+import errno
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taggant_lightning.data.dataset import Batch, ResizedImages
+from taggant_lightning.data.sampler import SeededSampler
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import canonical_json, sha256_hex
+
+FORMAT = 1  # of what we put into a file; another number makes other files
+PAGE = 1 << 21  # the smallest page FFCV has: small sets make small files
+
+
+def ffcv() -> ModuleType:
+    """Return the package.
+
+    Raises:
+        TaggantError: If it is not installed, or its system libraries are missing.
+    """
+    try:
+        import ffcv
+        import ffcv.loader
+        import ffcv.writer
+    except (ImportError, OSError) as error:
+        raise TaggantError(
+            f"backend=ffcv cannot be imported ({error}); install a C++ compiler and the packages pkg-config, libturbojpeg0-dev "
+            "and libopencv-dev, then `pip install 'taggant-lightning[ffcv]'`, or write --data.backend torch"
+        ) from None
+    module: ModuleType = ffcv
+    return module
+
+
+def beton_path(folder: Path, split: str, data: ResizedImages) -> Path:
+    """Return where the images of one split lie: another source, subset or size has another name, so no file is ever stale."""
+    facts = [FORMAT, data.source.fingerprint, sha256_hex(data.indices.astype("<i8").tobytes()), data.size]
+    return folder / f"{split}-{sha256_hex(canonical_json(facts))[:16]}.beton"
+
+
+class _Samples:
+    """What FFCV's processes write: (image, label). They never raise, because FFCV would wait for a dead one for ever."""
+
+    def __init__(self, data: ResizedImages) -> None:
+        self._data, self._shape = data, tuple(data.image(0).shape)
+        self.failures: Any = multiprocessing.SimpleQueue()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, position: int) -> tuple[NDArray[np.uint8], int]:
+        try:
+            return self._data.image(int(position)).numpy(), int(self._data.labels[position])
+        except Exception as error:  # whatever a decoder or a disk raises
+            if self.failures.empty():
+                self.failures.put(str(error))
+            return np.zeros(self._shape, np.uint8), 0
+
+
+def convert(data: ResizedImages, path: Path, *, workers: int = 1) -> None:
+    """Write images and labels to a .beton file, raw, unless it is there already; whole or not at all.
+
+    Args:
+        data: The images as the loader shall hand them over.
+        path: The file.
+        workers: Processes.
+
+    Raises:
+        TaggantError: If an image cannot be read.
+        OSError: If the disk has no room for the file.
+    """
+    package = ffcv()
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = tuple(data.image(0).shape)
+    _require_room(path.parent, len(data), int(np.prod(shape)), workers)
+    samples = _Samples(data)
+    # Several nodes may convert into one shared folder at once: each its own file, and the last one stays.
+    part = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.part")
+    fields = {"image": package.fields.NDArrayField(np.dtype(np.uint8), shape), "label": package.fields.IntField()}
+    try:
+        with _quiet_progress(package.writer, path.name):
+            package.writer.DatasetWriter(str(part), fields, page_size=_page(shape), num_workers=workers).from_indexed_dataset(
+                samples
+            )
+        if not samples.failures.empty():
+            raise TaggantError(f"{samples.failures.get()}; no .beton file was written")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _page(shape: tuple[int, ...]) -> int:
+    """Return the page size in bytes, a power of two: a page holds whole images, so a large one wastes less on large images."""
+    return max(PAGE, 1 << (4 * int(np.prod(shape))).bit_length())
+
+
+def _require_room(folder: Path, count: int, size: int, workers: int) -> None:
+    """Refuse before writing: FFCV waits for ever where the disk is full."""
+    needed, free = count * (size + 64) + (workers + 1) * PAGE, shutil.disk_usage(folder).free
+    if free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
+
+
+class _quiet_progress:  # noqa: N801  # a context manager
+    """Names FFCV's progress bar, and lets it speak rarely where nobody watches."""
+
+    def __init__(self, writer: ModuleType, name: str) -> None:
+        self._writer, self._bar = writer, writer.tqdm
+        terminal = sys.stderr.isatty()
+        self._ours = partial(self._bar, desc=f"writing {name}", unit="image", mininterval=0.2 if terminal else 30)
+
+    def __enter__(self) -> None:
+        self._writer.tqdm = self._ours  # type: ignore[attr-defined]  # FFCV offers no argument for it
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.tqdm = self._bar  # type: ignore[attr-defined]
+
+
+class BetonLoader:
+    """Hands over the same batches as a DataLoader on the same images, read from a .beton file.
+
+    Args:
+        data: The images; labels are taken from here.
+        path: The file that `convert` wrote for them.
+        batch_size: Images a batch.
+        sampler: Order of the positions; asked when the first batch is wanted.
+        workers: Threads.
+    """
+
+    def __init__(self, data: ResizedImages, path: Path, *, batch_size: int, sampler: SeededSampler, workers: int) -> None:
+        if not path.is_file():
+            raise TaggantError(f"{path} is missing; call prepare_data() first, as a Trainer does")
+        self.data, self.path, self.batch_size = data, path, batch_size
+        self._order = sampler  # Lightning takes a loader with a `sampler` for a DataLoader
+        self._workers, self._loader = max(1, workers), None
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self._order) // self.batch_size)
+
+    def _open(self) -> Any:
+        """Open the file and compile FFCV's pipeline, once a process."""
+        if self._loader is None:
+            package = ffcv()
+            from ffcv.fields.ndarray import NDArrayDecoder
+            from ffcv.transforms import ToTensor
+
+            self._loader = package.loader.Loader(
+                str(self.path),
+                batch_size=self.batch_size,
+                num_workers=self._workers,
+                order=package.loader.OrderOption.SEQUENTIAL,
+                pipelines={"image": [NDArrayDecoder(), ToTensor()], "label": None},
+                drop_last=False,
+                seed=0,  # else it would be drawn from numpy's global state
+            )
+        return self._loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield images (B, C, S, S) uint8, labels (B,) int64 and positions (B,) int64."""
+        threads = torch.get_num_threads()
+        # Under Lightning's inference mode FFCV's buffers would be inference tensors, which its thread may not write to: a hang.
+        with torch.inference_mode(False):
+            loader = self._open()
+            order = np.fromiter(self._order, dtype=np.int64)
+            loader.indices = loader.traversal_order.indices = loader.first_traversal_order = order
+            batches = iter(loader)
+        torch.set_num_threads(threads)  # FFCV sets them to its own
+        try:
+            for number, (images,) in enumerate(batches):
+                where = torch.from_numpy(order[number * self.batch_size :][: self.batch_size])
+                # A copy: FFCV writes later batches into the same memory, and Lightning holds on to more of them than it allows.
+                yield images.clone(), self.data.labels[where], where
+        finally:
+            batches.close()
+            batches.join()
