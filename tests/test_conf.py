@@ -1,5 +1,8 @@
 """Every fragment of conf/ parses and runs small."""
 
+import re
+import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +13,27 @@ from taggant_lightning.cli import main
 from taggant_lightning.taggants.keys import KeySet
 
 CONF = Path(__file__).parent.parent / "conf"
-FRAGMENTS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_file() and path.name != "README.md")
+FRAGMENTS = [name for name in FILES if name.split("/")[0] not in ("sweep", "slurm")]
+SWEEPS = [name for name in FILES if name.startswith("sweep/")]
 
 
 def test_every_file_is_known() -> None:
-    assert {name.split("/")[0] for name in FRAGMENTS} == {"data", "model", "trainer", "signing", "detection"}
+    assert {name.split("/")[0] for name in FRAGMENTS} == {"data", "model", "trainer", "signing", "detection", "logger"}
     assert len(FRAGMENTS) >= 15
+    assert SWEEPS
+    assert {name for name in FILES if name.startswith("slurm/")} == {"slurm/fit.sbatch"}
 
 
 @pytest.mark.parametrize("name", FRAGMENTS)
-def test_fragment_runs_small(name: str, tmp_path: Path, tiny_npz: Path) -> None:
+def test_fragment_runs_small(name: str, tmp_path: Path, tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("CACHE_DIR", "CONFIG_DIR", "DATA_DIR"):
+        monkeypatch.setenv(f"WANDB_{folder}", str(tmp_path / folder))
     content: dict[str, Any] = yaml.safe_load((CONF / name).read_text())
     words = ["fit"]
     chosen = {"data": "data/npz.yaml", "model": "model/small_mlp.yaml", "trainer": "trainer/cpu.yaml"}
     chosen[name.split("/")[0]] = name
-    for kind in ("trainer", "data", "model", "signing", "detection"):
+    for kind in ("trainer", "data", "model", "signing", "detection", "logger"):
         if kind in chosen:
             words += ["--config", str(CONF / chosen[kind])]
     callback = name.split("/")[0] in ("signing", "detection")
@@ -42,14 +51,74 @@ def test_fragment_runs_small(name: str, tmp_path: Path, tiny_npz: Path) -> None:
     words += ["--data.image_size", "32" if name.startswith("model") else "8", "--data.train_subset", "24"]
     if name.startswith("trainer"):
         words += ["--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
-    if name.startswith("signing"):  # a fast_dev_run writes no Signature
-        words += ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.callbacks.steps", "2"]
-    else:
+        words += ["--trainer.devices", "1", "--trainer.num_nodes", "1", "--trainer.strategy", "auto"]
+    if name.startswith(("signing", "logger")):  # a fast_dev_run writes no Signature, and logs nothing
+        words += ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    if name.startswith("signing"):
+        words += ["--trainer.callbacks.steps", "2"]
+    elif not name.startswith("logger"):
         words += ["--trainer.fast_dev_run", "1"]
     words += ["--trainer.default_root_dir", str(tmp_path / "run")]
     assert main(words) == 0
     if name.startswith("signing"):
         assert (tmp_path / "signature" / "signature.json").exists()
+    if name.startswith("logger"):
+        assert (tmp_path / "run" / "metrics.csv").exists()
+        assert list((tmp_path / "run").glob("wandb/offline-run-*/*.wandb"))
+
+
+def sweep_words(name: str) -> list[str]:
+    """Return the command that the W&B agent would run for one trial of a sweep."""
+    sweep = yaml.safe_load((CONF / name).read_text())
+    trial = {}
+    for parameter, settings in sweep["parameters"].items():
+        trial[parameter] = settings.get("value", settings.get("values", [settings.get("max")])[0])
+    words: list[str] = []
+    for word in sweep["command"]:
+        words += [f"--{key}={value}" for key, value in trial.items()] if word == "${args}" else [word]
+    assert words.pop(0) == sweep["program"] == "taggant"
+    return words
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_parameter_of_a_sweep_is_one_of_ours(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(CONF.parent)
+    words = sweep_words(name)
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    sweep = yaml.safe_load((CONF / name).read_text())
+    for parameter in sweep["parameters"]:
+        section, key = parameter.split(".", 1)
+        assert key in printed[section].get("init_args", printed[section]), parameter
+    assert not sweep["metric"]["name"].startswith("keys/")
+    with pytest.raises(SystemExit) as stop:
+        main([*words, "--model.learning_rte=0.1", "--print_config"])
+    assert stop.value.code == 2
+
+
+def test_batch_script_agrees_with_itself() -> None:
+    path = CONF / "slurm" / "fit.sbatch"
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    script = path.read_text()
+    directives = dict(re.findall(r"^#SBATCH --([a-z-]+)(?:=(\S+))?", script, flags=re.M))
+    assert directives["ntasks-per-node"] == directives["gpus-per-node"]
+    assert directives["job-name"] not in ("bash", "interactive")
+    assert directives["signal"].startswith("SIGUSR1@")
+    assert int(directives["signal"].partition("@")[2]) >= 60
+    assert directives["open-mode"] == "append"
+    assert "requeue" in directives
+    assert "ntasks" not in directives
+    command = shlex.split(script.partition("\nsrun ")[2].replace("\\\n", " "))
+    assert command[:2] == ["taggant", "fit"]
+    for name, value in {"devices": "ntasks-per-node", "num_nodes": "nodes"}.items():
+        assert command[command.index(f"--trainer.{name}") + 1] == directives[value]
+    with pytest.raises(SystemExit) as stop:
+        main([*(w.replace("conf/", f"{CONF}/") for w in command[1:]), "--print_config"])
+    assert stop.value.code == 0
 
 
 def test_callbacks_of_two_fragments_both_run(tmp_path: Path, tiny_npz: Path) -> None:

@@ -1,7 +1,6 @@
 """One round of crafting: all keys of one process against one state of the surrogates, and the Signature that comes of it."""
 
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -24,6 +23,7 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import eps_steps
+from taggant_lightning.taggants.progress import steps_bar
 from taggant_lightning.taggants.ranks import Team
 from taggant_lightning.taggants.snapshots import weights_digest
 
@@ -67,7 +67,7 @@ def craft_round(
     """
     images, device = key_images(keys, settings.image_size), surrogates[0].parameters[0].device
     found: dict[int, Crafted] = {}
-    with _progress(len(mine) * settings.steps * settings.restarts, visible) as bar:
+    with steps_bar(len(mine) * settings.steps * settings.restarts, visible) as bar:
 
         def on_step(cosine: float, deltas: list[torch.Tensor]) -> None:
             bar.update()
@@ -200,13 +200,4 @@ def assemble(
         bound=eps_steps(eps),
         commitment=keys.commitment,
         facts={"eps": eps, "cosines": [c.cosine for c in crafted], **facts},
-    )
-
-
-def _progress(total: int, visible: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    terminal = sys.stderr.isatty()
-    return tqdm(
-        total=total, desc="signing", unit="step", disable=not visible, leave=terminal, mininterval=0.2 if terminal else 30
     )

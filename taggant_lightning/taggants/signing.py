@@ -203,10 +203,13 @@ class TaggantSigning(Callback):
                 "with after_epochs from the beginning"
             )
 
+    def crafts_after(self, trainer: pl.Trainer, epoch: int) -> bool:
+        """Say whether a round follows an epoch, counted from 1."""
+        return epoch in ([trainer.max_epochs] if self.after_epochs is None or _quick(trainer) else self.after_epochs)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Craft if the schedule names this epoch, log the cosine's mean and quantiles, and write the Signature."""
-        epochs = [trainer.max_epochs] if self.after_epochs is None or _quick(trainer) else self.after_epochs
-        if trainer.current_epoch + 1 in epochs:
+        if self.crafts_after(trainer, trainer.current_epoch + 1):
             self._round(trainer, pl_module, trainer.current_epoch + 1)
         if trainer.current_epoch + 1 in self._snapshot_epochs(trainer):
             if trainer.is_global_zero and not self._snapshots.has(self._round_name):  # a round begun holds on to what it has

@@ -17,6 +17,7 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.signing import TaggantSigning
 from tests.conftest import write_tiny
 from tests.secrets import leaks
+from tests.wandb_files import read
 
 pytestmark = pytest.mark.slow
 CLASSES = 20
@@ -62,6 +63,13 @@ class Readable(pl.Callback):
         (signing_of(trainer).out / "signature.safetensors").chmod(0o644)
 
 
+class PushedConfiguration(pl.Callback):
+    """Plants key labels in the config of the W&B run."""
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        wandb_of(trainer).experiment.config.update({"keys": signing_of(trainer).keyset.labels.tolist()})
+
+
 class Delta(pl.Callback):
     """Plants perturbations in a checkpoint."""
 
@@ -91,7 +99,7 @@ def run_everything(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
     (root / "data.yaml").write_text(f"data: {{class_path: ImageDataModule, init_args: {{source: npz, root: {npz}}}}}")
     wandb = {
         "class_path": "lightning.pytorch.loggers.WandbLogger",
-        "init_args": {"offline": True, "save_dir": str(root), "log_model": False},
+        "init_args": {"offline": True, "log_model": False},
     }
     csv = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(root / "csv")}}
     (root / "loggers.yaml").write_text(yaml.safe_dump({"trainer": {"logger": [csv, wandb], "log_every_n_steps": 1}}))
@@ -112,6 +120,7 @@ def run_everything(root: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Ca
     release = ["--signature", str(secret / "signature"), "--out", str(root / "release"), *shown]
     commands = [[*new, "--out", str(secret / "keys")], ["keys", "show", str(secret / "keys")], alice]
     if not plants:
+        commands.append([*alice, "--ckpt_path", "last"])  # goes on with the same W&B run
         commands.append(["release", "--config", str(root / "data.yaml"), *release])
         commands.append(["fit", *bob, "--trainer.max_epochs", "1"])
         commands += [[command, *bob, *verdict] for command in ("test", "predict")]
@@ -146,6 +155,12 @@ def test_nothing_is_betrayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     for wanted in ("*.wandb", "metrics.csv", "*.ckpt", "config.yaml", "manifest.json", "detection.json", "predictions.csv"):
         assert any(p.match(wanted) for p in written), wanted
     assert (tmp_path / "python.log").stat().st_size > 0
+    # What was searched holds the whole configuration, and the resumed run's.
+    runs = [read(path) for path in sorted(tmp_path.glob("alice/wandb/offline-run-*/*.wandb"))]
+    assert len(runs) == 2
+    assert len({run["id"] for run in runs}) == 1
+    for run in runs:
+        assert run["config"]["trainer"]["callbacks"][0]["init_args"]["out"] == str(tmp_path / "secret" / "signature")
 
 
 @pytest.mark.parametrize(
@@ -154,6 +169,7 @@ def test_nothing_is_betrayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
         (Panel, "a signed image"),
         (Table, "key labels"),
         (Configuration, "signing indices"),
+        (PushedConfiguration, "key labels"),
         (Readable, "others can read a secret"),
         (Delta, "a perturbation"),
     ],
