@@ -59,7 +59,8 @@ def test_imports_point_one_way() -> None:
                     there = room(name)
                     if there != here and RANK[there] >= RANK[here]:
                         wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-                if name and name.split(".")[0] in ("ffcv", "wandb"):
+                optional = name and name.split(".")[0] in ("ffcv", "wandb")
+                if optional and path.name != "beton.py":  # the one file that may, within its functions
                     wrong.append(f"{path.relative_to(ROOT)} imports {name}")
                 if name and name.split(".")[0] == "pytorch_lightning":
                     wrong.append(f"{path.relative_to(ROOT)} mixes pytorch_lightning with lightning")

@@ -214,7 +214,7 @@ def test_runs_without_a_named_directory_get_their_own(tiny_npz: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (["--data.source", "imagenet"], "source='imagenet' is unknown"),
+        (["--data.source", "imagnet"], "source='imagnet' is unknown"),
         (["--data.root", "nowhere.npz"], "root=nowhere.npz is no file"),
         (["--model.model_name", "mine"], "model_name='mine' is unknown"),
         (["--ckpt_path", "none.ckpt"], "none.ckpt"),
