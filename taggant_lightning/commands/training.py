@@ -20,6 +20,7 @@ from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule, SignedDataModule  # noqa: F401  # short names in YAML
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
+from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
 from taggant_lightning.models.checkpoints import AtomicCheckpoints
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps
