@@ -89,9 +89,8 @@ def test_layer_scale_of_the_original_deit3(tmp_path: Path) -> None:
     }
     state["blocks.0.gamma_1"].fill_(0.5)
     torch.save({"model": state}, tmp_path / "deit_3_small_224_1k.pth")
-    tuned = ImageClassifier(
-        "deit3_small_patch16_224", num_classes=5, image_size=96, model_kwargs={"depth": 1}, weights=str(tmp_path / "deit_3_small_224_1k.pth")
-    )  # fmt: skip
+    path = str(tmp_path / "deit_3_small_224_1k.pth")
+    tuned = ImageClassifier("deit3_small_patch16_224", 5, image_size=96, model_kwargs={"depth": 1}, weights=path)
     assert float(tuned.model.blocks[0].ls1.gamma[0]) == 0.5
 
 
