@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from taggant_lightning import ImageClassifier, ImageDataModule
+from taggant_lightning.cli import main
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.classifier import load_classifier
 from tests.data.test_datamodule import trainer
@@ -64,3 +65,30 @@ def test_arguments_go_to_each_member() -> None:
 def test_wrong_timm_arguments(name: str, kwargs: dict, message: str) -> None:
     with pytest.raises(TaggantError, match=message):
         ImageClassifier(name, image_size=32, model_kwargs=kwargs)
+
+
+def test_the_command_line_takes_them_and_says_what_is_wrong(
+    tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "--model", "ImageClassifier", "--model.model_name", "resnet10t", "--data", "ImageDataModule"]
+    words += [
+        "--data.source",
+        "npz",
+        "--data.root",
+        str(tiny_npz),
+        "--trainer.fast_dev_run",
+        "1",
+        "--trainer.accelerator",
+        "cpu",
+    ]
+    words += ["--trainer.default_root_dir", str(tmp_path), "--model.model_kwargs"]
+    assert main([*words, '{"drop_rate": 0.1}', "--model.loss", "bce", "--model.mixup", "0.2"]) == 0
+    capsys.readouterr()
+    for wrong, sentence in (
+        (['{"width": 3}'], "unexpected keyword argument 'width'; see timm's resnet10t"),
+        (["{}", "--model.cutmix", "-1"], "cutmix=-1.0 must be at least 0: the parameter of a Beta distribution, 0 for none"),
+    ):
+        assert main([*words, *wrong]) == 2
+        error = capsys.readouterr().err.strip().splitlines()
+        assert error[-1].endswith(sentence)
+        assert sum(line.startswith("taggant fit:") for line in error) == 1
