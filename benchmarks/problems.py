@@ -100,16 +100,12 @@ def untrained_problem(model_name: str, num_keys: int, images_per_key: int) -> Pr
     """Return an untrained model with random images of 32×32, for speed and memory only."""
     size = SIZE if model_name.startswith("small") else 32
     torch.manual_seed(0)
-    if model_name == "vit_tiny":  # timm's, cut to 64 tokens of 4×4 pixels
-        import timm
-
-        model = ImageClassifier("vit_tiny_patch16_224", num_classes=100, image_size=size)
-        model.model = timm.create_model("vit_tiny_patch16_224", img_size=size, patch_size=4, num_classes=100)
-    else:
-        model = ImageClassifier(model_name, num_classes=100, image_size=size)
-    if model_name == "resnet18":  # the usual stem for 32×32: 3×3 kernels, no pooling
-        model.model.conv1 = torch.nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        model.model.maxpool = torch.nn.Identity()
+    # Both made for 32×32: a stem without stride and pooling, 64 tokens of 4×4 pixels.
+    name, extra = {
+        "resnet18": ("cifar_resnet18", None),
+        "vit_tiny": ("vit_tiny_patch16_224", {"patch_size": 4}),
+    }.get(model_name, (model_name, None))
+    model = ImageClassifier(name, num_classes=100, image_size=size, model_kwargs=extra)
     keys = KeySet.draw(num_keys=num_keys, num_classes=100, shape=(3, 32, 32), grid=8, top_k=TOP_K, secret=b"signing benchmark")
     pixels = np.random.default_rng(0).integers(0, 256, (num_keys, images_per_key, 3, 32, 32), dtype=np.uint8)
     images = [

@@ -31,6 +31,7 @@ from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
+from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
 from taggant_lightning.models.checkpoints import AtomicCheckpoints
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.models.creation import Architecture
 from taggant_lightning.models.ensemble import Ensemble, Normalised
+from taggant_lightning.models.mixing import Loss, Mixing, check_loss, training_loss
 from taggant_lightning.models.seeding import SeededSteps
-from taggant_lightning.models.small import SMALL_MODELS, create_small
+from taggant_lightning.models.weights import start_from
 
 log = logging.getLogger(__name__)
 CHECKPOINT_ENTRY = "image_classifier"
-_ARCHITECTURE = ("model_name", "num_classes", "image_size", "channels", "mean", "std")
+_ARCHITECTURE = ("model_name", "num_classes", "image_size", "channels", "mean", "std", "model_kwargs")
 
 
 class ImageClassifier(pl.LightningModule):
@@ -27,8 +30,9 @@ class ImageClassifier(pl.LightningModule):
     hyperparameters: those would silently beat the command line when a checkpoint is tested.
 
     Args:
-        model_name: `small_mlp`, `small_cnn`, `small_resnet`, `small_vit` or any timm model. Several, joined by `+`, train side
-            by side on the same batches: an ensemble of surrogates for TaggantSigning.
+        model_name: `small_mlp`, `small_cnn`, `small_resnet`, `small_vit`, `cifar_resnet18` (timm's, made for 32×32) or
+            any timm model. Several, joined by `+`, train side by side on the same batches: an ensemble of surrogates for
+            TaggantSigning.
         num_classes: C; the command line takes it from the data.
         image_size: Side of the input in pixels; the command line takes it from the data.
         channels: Image channels; the command line takes them from the data.
@@ -41,8 +45,16 @@ class ImageClassifier(pl.LightningModule):
         mean: Pixel mean that the model subtracts, in [0, 1].
         std: Pixel deviation that the model divides by.
         drop_path: Stochastic depth of timm models.
-        weights: File to start from when fine-tuning: .safetensors, .pth, or a checkpoint of ImageClassifier. Entries
-            of another shape, such as the head for other classes, start afresh.
+        weights: File to start from when fine-tuning: .safetensors, .pth, a checkpoint of ImageClassifier, or a folder with
+            `model.safetensors`. timm fits position embeddings, patches and the first layer to another size or number of
+            channels; other entries of another shape, such as the head for other classes, start afresh.
+        model_kwargs: Further arguments of timm models, such as `patch_size: 4`.
+        loss: Of training: `cross_entropy`, or `bce`, binary cross-entropy of each class, its mean over classes and images.
+        mixup: Parameter of mixup's Beta distribution; 0 for none.
+        cutmix: Parameter of CutMix's Beta distribution; 0 for none. With both, each batch takes one with equal chance.
+
+    Raises:
+        TaggantError: If an argument lies outside its range, or the model cannot be made of them.
     """
 
     def __init__(
@@ -61,6 +73,10 @@ class ImageClassifier(pl.LightningModule):
         std: float = 0.25,
         drop_path: float = 0.0,
         weights: str | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+        loss: Loss = "cross_entropy",
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -69,6 +85,7 @@ class ImageClassifier(pl.LightningModule):
             raise TaggantError(f"lr={lr} and std={std} must be positive")
         if not 0 <= warmup < 1:
             raise TaggantError(f"warmup={warmup} must lie in [0, 1): the fraction of steps that the learning rate rises for")
+        check_loss(loss, label_smoothing)
         self.arguments: dict[str, Any] = {
             "model_name": model_name,
             "num_classes": num_classes,
@@ -83,11 +100,17 @@ class ImageClassifier(pl.LightningModule):
             "mean": mean,
             "std": std,
             "drop_path": drop_path,
+            "model_kwargs": model_kwargs,
+            "loss": loss,
+            "mixup": mixup,
+            "cutmix": cutmix,
         }
-        self.mean, self.std, self.label_smoothing = mean, std, label_smoothing
-        self.model = _create(model_name, num_classes, image_size, channels, drop_path)
+        self.mean, self.std = mean, std
+        self.mixing = Mixing(mixup, cutmix, num_classes)
+        architecture = Architecture(model_name, num_classes, image_size, channels, drop_path, model_kwargs)
+        self.model = architecture.build()
         if weights is not None:
-            start_from(self.model, Path(weights))
+            start_from(self.model, Path(weights), architecture.build)
         from torchmetrics.classification import MulticlassAccuracy
 
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
@@ -111,15 +134,16 @@ class ImageClassifier(pl.LightningModule):
         return [self]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the cross-entropy of a batch of images in [0, 1] and labels."""
-        images, labels = batch
-        losses = [F.cross_entropy(m(images), labels, label_smoothing=self.label_smoothing) for m in self.members]
+        """Return the loss of a batch of images in [0, 1] and labels; all members see the same mixed batch."""
+        images, labels = self.mixing(*batch)
+        loss_of = partial(training_loss, loss=self.arguments["loss"], label_smoothing=self.arguments["label_smoothing"])
+        losses = [loss_of(m(images), labels) for m in self.members]
         loss = torch.stack(losses).sum()  # each member has the gradient it would have alone
         self.log("train/loss", loss / len(losses), prog_bar=True, batch_size=len(labels))
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Log loss and accuracy."""
+        """Log accuracy and, whatever the loss of training, the cross-entropy."""
         images, labels = batch
         logits = self(images)
         self.val_acc(logits, labels)
@@ -177,67 +201,6 @@ class ImageClassifier(pl.LightningModule):
             if name in _ARCHITECTURE:
                 raise TaggantError(f"{name}={wanted}, and the checkpoint was trained with {value}; use its data and its model")
             log.warning("model.%s=%s as asked for; the checkpoint was trained with %s", name, wanted, value)
-
-
-def _create(name: str, num_classes: int, image_size: int, channels: int, drop_path: float) -> nn.Module:
-    if "+" in name:
-        return Ensemble([_create(part, num_classes, image_size, channels, drop_path) for part in name.split("+")])
-    if name in SMALL_MODELS:
-        return create_small(name, num_classes=num_classes, image_size=image_size, channels=channels)
-    import timm
-
-    if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_')[0]}*")[:4]
-        hint = f"timm has {', '.join(near)} …" if near else "see timm.list_models()"
-        raise TaggantError(f"model_name={name!r} is unknown; write one of {', '.join(SMALL_MODELS)} or a timm model ({hint})")
-    options: dict[str, Any] = {"num_classes": num_classes, "in_chans": channels}
-    if drop_path:
-        options["drop_path_rate"] = drop_path
-    try:
-        model: nn.Module = timm.create_model(name, img_size=image_size, **options)
-    except TypeError:  # convolutional networks take any size and no img_size
-        model = timm.create_model(name, **options)
-    return model
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise TaggantError(f"weights={path} is no file; write a .safetensors, .pth or .ckpt file")
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a file it cannot read
-        raise TaggantError(
-            f"weights={path} cannot be read without unpickling code ({type(error).__name__}); save a state dict"
-        ) from None
-    content = content.get("state_dict", content.get("model", content))
-    return {name.removeprefix("model."): value for name, value in content.items() if isinstance(value, Tensor)}
-
-
-def start_from(model: nn.Module, path: Path) -> list[str]:
-    """Load the weights that fit a model.
-
-    Args:
-        model: The model.
-        path: A .safetensors, .pth or .ckpt file.
-
-    Returns:
-        Names of the model's entries that start afresh, for instance the head.
-
-    Raises:
-        TaggantError: If the file cannot be read, or fits less than half of the entries.
-    """
-    stored, own = _read_weights(path), model.state_dict()
-    fitting = {n: v for n, v in stored.items() if n in own and own[n].shape == v.shape}
-    fresh = [n for n in own if n not in fitting]
-    if len(fitting) * 2 < len(own):
-        raise TaggantError(f"weights={path} fits {len(fitting)} of {len(own)} entries; it belongs to another architecture")
-    model.load_state_dict({**own, **fitting})
-    log.info("weights from %s; fresh: %s", path, ", ".join(fresh) or "none")
-    return fresh
 
 
 def load_classifier(path: str | Path) -> ImageClassifier:

@@ -8,8 +8,9 @@ import torch
 
 from taggant_lightning import ImageClassifier, ImageDataModule
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.models.classifier import load_classifier, start_from
+from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.models.small import SMALL_MODELS, create_small
+from taggant_lightning.models.weights import start_from
 from tests.data.test_datamodule import trainer
 
 
