@@ -83,7 +83,8 @@ class Run:
 def run_method(method: str, of: Problem, key: int, steps_in_time: int) -> Run:
     """Craft one key by one method."""
     task, clock = of.task(key), Clock(of.evaluator(key))
-    settings = of.settings(derivative="exact" if "double" in method else "auto")
+    precision = "bf16-mixed" if "bf16" in method else "32-true"
+    settings = of.settings(derivative="exact" if "double" in method else "auto", precision=precision)
     if method.startswith("ours"):
         crafted = craft_key(
             of.images[key], task.key, [of.surrogate], settings, key=key, device=torch.device("cpu"),
