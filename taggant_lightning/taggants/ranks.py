@@ -5,9 +5,13 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from taggant_lightning.taggants.selection import Score
 
 T = TypeVar("T")
 
@@ -121,6 +125,25 @@ def buffers_of_rank_zero(module: nn.Module, trainer: pl.Trainer) -> Iterator[Non
     finally:
         for name, buffer in module.named_buffers():
             buffer.copy_(own[name])
+
+
+def score_together(score: Score, ids: NDArray[np.int64], trainer: pl.Trainer) -> NDArray[np.float64]:
+    """Score items, each on one process, and return all scores on every process.
+
+    Args:
+        score: Maps some of the items to one number each.
+        ids: (N,) items, the same on every process.
+        trainer: The trainer; all its processes call this together.
+
+    Returns:
+        (N,) float64.
+    """
+    rank, size = trainer.global_rank, trainer.world_size
+    shares = gather({rank: score(ids[rank::size])}, trainer)
+    scores = np.empty(len(ids))
+    for place, share in shares.items():
+        scores[place::size] = share
+    return scores
 
 
 def gather(own: dict[int, T], trainer: pl.Trainer) -> dict[int, T]:

@@ -30,7 +30,7 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.objective import Combination, Derivative, Precision, SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
-from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather, share_out, teams
+from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather, score_together, share_out, teams
 from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms, signing_images
 from taggant_lightning.taggants.selection import Score, select
 from taggant_lightning.taggants.snapshots import Snapshots, after, begun_with, training_digest
@@ -410,7 +410,11 @@ class TaggantSigning(Callback):
             chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
         else:
             sides = (settings.load_size, settings.image_size)
-            chosen = self._select(data, lambda ids: gradient_norms(surrogate, data.train_source, ids, *sides))
+
+            def score(ids: NDArray[np.int64]) -> NDArray[np.float64]:
+                return gradient_norms(surrogate, data.train_source, ids, *sides)
+
+            chosen = self._select(data, lambda ids: score_together(score, ids, trainer))
         chosen = trainer.strategy.broadcast(chosen)
         return signing_images(data.train_source, chosen, self.keyset.labels)
 
