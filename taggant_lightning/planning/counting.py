@@ -1,0 +1,128 @@
+"""Counts what a piece of PyTorch code does, by running it: FLOPs, bytes moved, kernels, bytes kept for backward."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+
+@dataclass(frozen=True)
+class Work:
+    """What code does. Two pieces of work add up, and a piece can be taken several times.
+
+    Attributes:
+        convolution: FLOPs of convolutions; a multiplication with an addition counts 2.
+        matmul: FLOPs of matrix products, attention included.
+        moved: Bytes that the kernels read and write.
+        kernels: Operators that compute something; views count nothing.
+    """
+
+    convolution: float = 0.0
+    matmul: float = 0.0
+    moved: float = 0.0
+    kernels: float = 0.0
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of convolutions and matrix products together; other operators count through the bytes they move."""
+        return self.convolution + self.matmul
+
+    def __add__(self, other: "Work") -> "Work":
+        return Work(
+            self.convolution + other.convolution,
+            self.matmul + other.matmul,
+            self.moved + other.moved,
+            self.kernels + other.kernels,
+        )
+
+    def __mul__(self, times: float) -> "Work":
+        return Work(self.convolution * times, self.matmul * times, self.moved * times, self.kernels * times)
+
+    def __sub__(self, other: "Work") -> "Work":
+        return self + other * -1
+
+
+def count(code: Callable[[], Any]) -> Work:
+    """Run code once and return its work.
+
+    Args:
+        code: A function without arguments; its backward passes count too.
+
+    Returns:
+        The work, as run on the CPU.
+    """
+    traffic = _Traffic()
+    with FlopCounterMode(display=False, custom_mapping=_cpu_attention()) as flops, traffic:
+        code()
+    convolution = matmul = 0
+    for operator, number in flops.get_flop_counts().get("Global", {}).items():
+        if "conv" in str(operator):
+            convolution += number
+        else:
+            matmul += number
+    return Work(float(convolution), float(matmul), float(traffic.moved), float(traffic.kernels))
+
+
+def kept_bytes(code: Callable[[], Any]) -> int:
+    """Return the bytes that code keeps for a backward pass, parameters and other leaves left out.
+
+    Args:
+        code: A function without arguments that builds a graph.
+    """
+    kept: dict[int, Tensor] = {}  # the tensors themselves: the address of a freed one could be taken by another
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not tensor.is_leaf:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.detach())
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        code()
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+class _Traffic(TorchDispatchMode):
+    """Sums the bytes that operators read and write, and counts the operators, views left out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moved = self.kernels = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        read = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
+        written = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        places = {tensor.untyped_storage().data_ptr() for tensor in read}
+        is_view = not func._schema.is_mutable and all(t.untyped_storage().data_ptr() in places for t in written)
+        if not is_view:
+            self.kernels += 1
+            self.moved += sum(map(_extent, [*read, *written]))
+        return result
+
+
+def _extent(tensor: Tensor) -> int:
+    """Return the bytes of memory behind a tensor; an expanded one is read from less memory than it has elements."""
+    return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())
+
+
+def _cpu_attention() -> dict[Any, Any]:
+    """Return how to count the CPU's fused attention, which the counter of torch does not know."""
+
+    def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_flop_count(query, key, value))
+
+    def backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+    aten = torch.ops.aten
+    names = {
+        "_scaled_dot_product_flash_attention_for_cpu": forward,
+        "_scaled_dot_product_flash_attention_for_cpu_backward": backward,
+    }
+    return {getattr(aten, name): formula for name, formula in names.items() if hasattr(aten, name)}
