@@ -68,24 +68,46 @@ class Point:
 
 FITTED = [
     *[Point("training", "small_cnn", 16, 64), Point("training", "small_cnn", 32, 128), Point("training", "small_vit", 16, 128)],
-    *[Point("training", "small_vit", 32, 64), Point("training", "small_resnet", 32, 64), Point("training", "resnet10t", 32, 32)],
+    *[
+        Point("training", "small_vit", 32, 64),
+        Point("training", "small_resnet", 32, 64),
+        Point("training", "resnet10t", 32, 32),
+    ],
     *[Point("training", "resnet10t", 64, 16), Point("training", "deit3_small", 64, 16)],
     *[Point("forward", "small_cnn", 32, 256), Point("forward", "small_vit", 32, 64), Point("forward", "resnet10t", 64, 16)],
     *[Point("selection", "small_vit", 32, 16), Point("selection", "resnet10t", 64, 8)],
-    *[Point("signing", "small_cnn", 16, 64, derivative="difference"), Point("signing", "small_cnn", 32, 64, derivative="exact")],
-    *[Point("signing", "small_vit", 16, 64, derivative="difference"), Point("signing", "small_vit", 32, 32, derivative="exact")],
-    *[Point("signing", "small_resnet", 16, 64, derivative="exact"), Point("signing", "small_resnet", 32, 128, derivative="exact")],
+    *[
+        Point("signing", "small_cnn", 16, 64, derivative="difference"),
+        Point("signing", "small_cnn", 32, 64, derivative="exact"),
+    ],
+    *[
+        Point("signing", "small_vit", 16, 64, derivative="difference"),
+        Point("signing", "small_vit", 32, 32, derivative="exact"),
+    ],
+    *[
+        Point("signing", "small_resnet", 16, 64, derivative="exact"),
+        Point("signing", "small_resnet", 32, 128, derivative="exact"),
+    ],
     *[Point("signing", "resnet10t", 64, 32, derivative="exact"), Point("signing", "resnet10t", 32, 64, derivative="exact")],
     Point("signing", "deit3_small", 64, 32, derivative="difference"),
     *[Point("round", "small_cnn", 32, 64), Point("round", "small_resnet", 32, 64)],
 ]
 HELD_BACK = [
     # Other image sizes.
-    *[Point("training", "small_cnn", 64, 64, held=True), Point("signing", "small_cnn", 48, 96, derivative="difference", held=True)],
-    *[Point("signing", "small_vit", 48, 48, derivative="difference", held=True), Point("training", "small_resnet", 64, 32, held=True)],
+    *[
+        Point("training", "small_cnn", 64, 64, held=True),
+        Point("signing", "small_cnn", 48, 96, derivative="difference", held=True),
+    ],
+    *[
+        Point("signing", "small_vit", 48, 48, derivative="difference", held=True),
+        Point("training", "small_resnet", 64, 32, held=True),
+    ],
     *[Point("signing", "small_resnet", 64, 64, derivative="exact", held=True)],
     # Other models.
-    *[Point("training", "vit_tiny", 32, 32, held=True), Point("signing", "vit_tiny", 32, 64, derivative="difference", held=True)],
+    *[
+        Point("training", "vit_tiny", 32, 32, held=True),
+        Point("signing", "vit_tiny", 32, 64, derivative="difference", held=True),
+    ],
     *[Point("forward", "vit_tiny", 32, 20, held=True), Point("selection", "vit_tiny", 32, 8, held=True)],
     *[Point("training", "resnet18", 32, 32, held=True), Point("signing", "resnet18", 32, 64, derivative="exact", held=True)],
     *[Point("forward", "resnet18", 32, 20, held=True), Point("selection", "resnet18", 32, 8, held=True)],
@@ -100,9 +122,7 @@ def build(name: str, size: int) -> nn.Module:
     """Build a model by its name here."""
     own, options, small_stem = MODELS.get(name, (name, {}, False))
     torch.manual_seed(0)
-    return build_model(
-        own, image_size=size, channels=3, num_classes=CLASSES, options=options, small_stem=small_stem
-    ).eval()
+    return build_model(own, image_size=size, channels=3, num_classes=CLASSES, options=options, small_stem=small_stem).eval()
 
 
 def work_of(point: Point, counts: Counts) -> Work:
@@ -192,7 +212,12 @@ def gather(points: list[Point], repetitions: int) -> list[dict[str, Any]]:
             counted[place] = count_model(model, (3, point.size, point.size), point.derivative)  # type: ignore[arg-type]
         seconds = measure(point, model, repetitions)
         rows.append({**asdict(point), "seconds": seconds, "work": asdict(work_of(point, counted[place]))})
-        print("{stage:<10}{model:<13}{size:3d} px {images:4d} images {keys} keys {derivative:<11} {seconds:8.4f} s".format(**rows[-1]), flush=True)
+        print(
+            "{stage:<10}{model:<13}{size:3d} px {images:4d} images {keys} keys {derivative:<11} {seconds:8.4f} s".format(
+                **rows[-1]
+            ),
+            flush=True,
+        )
     return rows
 
 
@@ -224,7 +249,10 @@ def main() -> None:
             print((line + " {seconds:8.4f} s, predicted {error:+6.1%}").format(**row))
     print(rates)
     if arguments.out:
-        write_figures(arguments.out, {"command": "python benchmarks/plan.py --out " + arguments.out, "rates": asdict(rates), "points": rows})
+        write_figures(
+            arguments.out,
+            {"command": "python benchmarks/plan.py --out " + arguments.out, "rates": asdict(rates), "points": rows},
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from taggant_lightning.data.augment import NUMBERS, augment
 from taggant_lightning.planning.counting import Work, count, kept_bytes
-from taggant_lightning.taggants.alignment import Chunk, alignment, alignment_by_difference, cosine, cosine_derivative, summed_gradient
+from taggant_lightning.taggants.alignment import (
+    Chunk,
+    alignment,
+    alignment_by_difference,
+    cosine,
+    cosine_derivative,
+    summed_gradient,
+)
 from taggant_lightning.taggants.descent import Momentum
 from taggant_lightning.taggants.objective import AGREEMENT, Surrogate
 
@@ -161,9 +168,7 @@ def training_step(model: nn.Module, shape: Shape, images: int) -> Callable[[], N
     return step
 
 
-def signing_step(
-    surrogate: Surrogate, shape: Shape, images: int, chunks: int, derivative: Derivative
-) -> Callable[[], None]:
+def signing_step(surrogate: Surrogate, shape: Shape, images: int, chunks: int, derivative: Derivative) -> Callable[[], None]:
     """Return a function that takes one signing step: derivative and the move of the perturbations.
 
     Args:
@@ -209,7 +214,10 @@ def _loss(model: nn.Module, shape: Shape, images: int) -> Tensor:
 def _chunk(model: nn.Module, delta: Tensor) -> Chunk:
     """Return what the engine's chunks do: perturbed images, augmented, through the model, the losses summed."""
     images = len(delta)
-    original, numbers = _images((delta.shape[1], delta.shape[2], delta.shape[3]), images), torch.full((images, NUMBERS[RECIPE]), 0.4)
+    original, numbers = (
+        _images((delta.shape[1], delta.shape[2], delta.shape[3]), images),
+        torch.full((images, NUMBERS[RECIPE]), 0.4),
+    )
     labels = torch.zeros(images, dtype=torch.long)
     return lambda: F.cross_entropy(model(augment(original + delta, numbers, RECIPE)), labels, reduction="sum")
 
