@@ -7,6 +7,7 @@ from taggant_lightning.planning.devices import Device
 from taggant_lightning.planning.request import Request
 from taggant_lightning.planning.stages import Signing, selecting, signing_key
 from taggant_lightning.planning.steps import Counts
+from taggant_lightning.taggants.objective import COMPARED_IMAGES
 
 FLOAT = 4  # bytes
 
@@ -174,10 +175,13 @@ def signing_memory(request: Request, counts: Counts, devices: int) -> float:
     """Return the bytes of crafting on each device.
 
     Weights and target gradient of each surrogate; the sum, a chunk's gradient, the direction and (differences) the weights
-    put aside; a byte and six floats a pixel of the key's images: perturbation, leaf, running mean, derivatives; a chunk's graphs.
+    put aside; a byte and six floats a pixel of the key's images (perturbation, leaf, mean, derivatives); a chunk's graphs.
+    Double backward holds as much again: the gradients that flow back through both graphs.
     """
     waves, team = teams(request.num_keys, devices)
     images = request.images_per_key if waves else math.ceil(request.images_per_key / min(team, request.images_per_key))
     weights = (2 * request.surrogates + 4) * FLOAT * counts.parameters
-    graphs = min(images, request.micro_batch) * counts.kept_signing
+    graphs = min(images, request.micro_batch) * counts.kept_signing * (2 if counts.derivative == "exact" else 1)
+    if request.derivative == "auto":
+        graphs = max(graphs, 2 * min(images, COMPARED_IMAGES) * counts.kept_exact)
     return weights + images * math.prod(request.shape) * (1 + 6 * FLOAT) + graphs

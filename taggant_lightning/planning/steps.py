@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taggant_lightning.data.augment import NUMBERS, augment
 from taggant_lightning.planning.counting import Work, count, kept_bytes
@@ -62,7 +63,8 @@ class Counts:
         forward: A forward pass without gradients, detection's.
         comparison: Both derivatives together; `auto` compares them on the first images of each key.
         kept_training: Bytes an image that a training step keeps for its backward pass, float32.
-        kept_signing: Bytes an image that the graphs of a signing chunk keep, float32.
+        kept_signing: Bytes an image that the graph of a signing chunk keeps, float32.
+        kept_exact: Bytes an image that double backward's graphs keep, whichever derivative is taken.
     """
 
     parameters: int
@@ -76,6 +78,7 @@ class Counts:
     comparison: Parts
     kept_training: float
     kept_signing: float
+    kept_exact: float
 
 
 def count_model(model: nn.Module, shape: Shape, derivative: Derivative | Literal["auto"] = "auto") -> Counts:
@@ -97,6 +100,7 @@ def count_model(model: nn.Module, shape: Shape, derivative: Derivative | Literal
     taken: Derivative = derivative if derivative != "auto" else "difference" if agreements[0] >= AGREEMENT else "exact"
     whole = _linear(lambda n: signing_step(surrogate, shape, n, 1, taken))
     gradient = _linear(lambda n: _gradient(surrogate, shape, n))
+    exact = _slope(lambda n: _graph(surrogate, shape, n, "exact"), MORE)
     with torch.no_grad():
         forward = _linear(lambda n: lambda: model(_images(shape, n)))
     return Counts(
@@ -110,7 +114,8 @@ def count_model(model: nn.Module, shape: Shape, derivative: Derivative | Literal
         forward=forward,
         comparison=_comparison(both, whole),
         kept_training=kept_training,
-        kept_signing=_slope(lambda n: _graph(surrogate, shape, n, taken), MORE),
+        kept_signing=exact if taken == "exact" else _slope(lambda n: _graph(surrogate, shape, n, taken), MORE),
+        kept_exact=exact,
     )
 
 
@@ -230,7 +235,8 @@ def _gradient(surrogate: Surrogate, shape: Shape, images: int) -> Callable[[], l
 def _graph(surrogate: Surrogate, shape: Shape, images: int, derivative: Derivative) -> Sequence[Tensor]:
     """Build the graphs that a chunk holds at its peak."""
     leaf = torch.zeros(images, *shape, requires_grad=True)
-    loss = _chunk(surrogate.model, leaf)()
     if derivative == "difference":
-        return [loss]
-    return torch.autograd.grad(loss, surrogate.parameters, create_graph=True, materialize_grads=True)
+        return [_chunk(surrogate.model, leaf)()]
+    with sdpa_kernel(SDPBackend.MATH):  # as `alignment` does
+        loss = _chunk(surrogate.model, leaf)()
+        return torch.autograd.grad(loss, surrogate.parameters, create_graph=True, materialize_grads=True)
