@@ -17,13 +17,15 @@ class Rates:
     """Seconds that counted work takes: it is a sum over its parts, so that rates can be fitted by least squares.
 
     Attributes:
-        convolution: Seconds a FLOP of convolutions.
+        forward: Seconds a FLOP of convolutions, channels in whole blocks.
+        backward: Seconds a FLOP of convolutions' backward passes.
         matmul: Seconds a FLOP of matrix products.
         moved: Seconds a byte that kernels move.
         kernels: Seconds a kernel.
     """
 
-    convolution: float
+    forward: float
+    backward: float
     matmul: float
     moved: float
     kernels: float
@@ -31,7 +33,8 @@ class Rates:
     def seconds(self, work: Work) -> float:
         """Return how long work takes, in seconds."""
         return (
-            self.convolution * work.convolution
+            self.forward * work.forward
+            + self.backward * work.backward
             + self.matmul * work.matmul
             + self.moved * work.moved
             + self.kernels * work.kernels
@@ -74,7 +77,7 @@ def _gpu(name: str, title: str, *, bf16: float, float32: float, bandwidth: float
 
     def rates(peak: float) -> Rates:
         arithmetic = 1 / (REACHED_ARITHMETIC * peak)
-        return Rates(arithmetic, arithmetic, 1 / (REACHED_BANDWIDTH * bandwidth), LAUNCH)
+        return Rates(arithmetic, arithmetic, arithmetic, 1 / (REACHED_BANDWIDTH * bandwidth), LAUNCH)
 
     return Device(
         name,
@@ -93,7 +96,8 @@ def _gpu(name: str, title: str, *, bf16: float, float32: float, bandwidth: float
 
 
 # Published peaks, dense, of the SXM modules (NVIDIA's data sheets).
-_CPU = Rates(convolution=0.0, matmul=0.0, moved=0.0, kernels=0.0)
+# Fitted: `python benchmarks/plan.py --out docs/results/plan.json`.
+_CPU = Rates(forward=7.334e-12, backward=1.056e-11, matmul=4.491e-12, moved=8.687e-11, kernels=8.532e-06)
 DEVICES = {
     device.name: device
     for device in (

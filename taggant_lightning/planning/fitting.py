@@ -23,9 +23,9 @@ def fit_rates(works: Sequence[Work], seconds: Sequence[float]) -> Rates:
     """
     from scipy.optimize import nnls
 
-    if len(works) != len(seconds) or len(works) < 4 or min(seconds) <= 0:
-        raise ValueError(f"{len(works)} pieces of work and {len(seconds)} times; give four or more, and positive times")
-    rows = np.array([[w.convolution, w.matmul, w.moved, w.kernels] for w in works]) / np.array(seconds)[:, None]
+    if len(works) != len(seconds) or len(works) < 5 or min(seconds) <= 0:
+        raise ValueError(f"{len(works)} pieces of work and {len(seconds)} times; give five or more, and positive times")
+    rows = np.array([[w.forward, w.backward, w.matmul, w.moved, w.kernels] for w in works]) / np.array(seconds)[:, None]
     # Rates differ by many orders of magnitude; columns of about 1 keep the solver from taking small ones for zero.
     scale = rows.max(axis=0)
     scale[scale == 0] = 1.0

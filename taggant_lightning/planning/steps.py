@@ -122,7 +122,7 @@ def count_model(model: nn.Module, shape: Shape, derivative: Derivative | Literal
 def _comparison(both: Work, whole: Parts) -> Parts:
     """Return the comparison's work from that of one image; the parts beside the images are about those of two steps."""
     beside = whole.chunk * 2
-    rest = Work(both.convolution, both.matmul, max(0.0, both.moved - beside.moved), 0.0)
+    rest = replace(both, moved=max(0.0, both.moved - beside.moved), kernels=0.0)
     return Parts(rest, beside, Work())
 
 

@@ -18,7 +18,7 @@ def test_linear_layer_by_hand() -> None:
     with torch.no_grad():
         work = count(lambda: layer(images))
     assert work.matmul == 2 * 5 * 10 * 6
-    assert (work.convolution, work.kernels) == (0, 1)  # the transposed weight is a view
+    assert (work.forward, work.kernels) == (0, 1)  # the transposed weight is a view
     assert work.moved == FLOAT * (5 * 10 + 10 * 6 + 6 + 5 * 6)
     # Backward: the weight's gradient alone, as large as forward; the images want none.
     assert count(lambda: layer(images).sum().backward()).matmul == 2 * work.matmul
@@ -28,8 +28,11 @@ def test_convolution_by_hand() -> None:
     layer, images = nn.Conv2d(3, 8, 3, padding=1, stride=2), torch.rand(2, 3, 16, 16, requires_grad=True)
     with torch.no_grad():
         work = count(lambda: layer(images))
-    assert work.convolution == work.flops == 2 * 2 * 8 * 8 * 8 * (3 * 3 * 3)
-    assert count(lambda: layer(images).sum().backward()).convolution == 3 * work.convolution
+    assert work.flops == 2 * 2 * 8 * 8 * 8 * (3 * 3 * 3)
+    assert work.forward == 2 * 2 * 8 * 8 * 16 * (16 * 3 * 3)  # in blocks of 16 channels
+    both = count(lambda: layer(images).sum().backward())
+    assert both.flops == 3 * work.flops
+    assert both.backward == 2 * work.forward
 
 
 def test_fused_attention_counts_as_two_products() -> None:
@@ -40,9 +43,8 @@ def test_fused_attention_counts_as_two_products() -> None:
 
 
 def test_works_add_up() -> None:
-    one, two = Work(1, 2, 3, 4), Work(10, 20, 30, 40)
-    assert one + two * 2 - one == Work(20, 40, 60, 80)
-    assert two.flops == 30
+    one, two = Work(1, 2, 3, 4, 5, 6), Work(10, 20, 30, 40, 50, 60)
+    assert one + two * 2 - one == Work(20, 40, 60, 80, 100, 120)
 
 
 def test_kept_bytes_leave_out_leaves_and_count_a_tensor_once() -> None:

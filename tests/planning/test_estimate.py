@@ -57,13 +57,13 @@ def test_more_of_anything_costs_more(name: str, counts: Counts) -> None:
 
 def test_training_by_hand(counts: Counts) -> None:
     request = Request(images=1000, epochs=3, batch_size=64, devices=(1, 2), images_per_key=10)
-    device = dataclasses.replace(device_of("h100"), training=Rates(1e-12, 1e-12, 0, 0), inside=1e9)
+    device = dataclasses.replace(device_of("h100"), training=Rates(0, 0, 0, 1e-12, 0), inside=1e9)
     figures = estimate(request, counts, device)
     steps = 3 * 16
-    each = counts.training.of(64).flops * 1e-12
+    each = counts.training.of(64).moved * 1e-12
     assert figures.hours[1].training == pytest.approx(steps * each / 3600)
     exchange = 2 * 4 * counts.parameters / 2 / 1e9
-    assert figures.hours[2].training == pytest.approx(steps * (counts.training.of(32).flops * 1e-12 + exchange) / 3600)
+    assert figures.hours[2].training == pytest.approx(steps * (counts.training.of(32).moved * 1e-12 + exchange) / 3600)
     assert figures.flops["training"] == pytest.approx(steps * counts.training.of(64).flops)
     assert figures.disk["dataset"] == 1000 * 3 * 32 * 32
     assert figures.disk["checkpoint"] == 12 * counts.parameters
@@ -76,20 +76,20 @@ def test_selection_counts_the_classes_that_keys_cover() -> None:
 
 
 def test_rates_are_recovered() -> None:
-    rates = Rates(2e-11, 1e-11, 3e-10, 5e-6)
+    rates = Rates(2e-11, 4e-11, 1e-11, 3e-10, 5e-6)
     works = [
         Work(1e9, 2e8, 3e7, 100),
         Work(0, 5e9, 2e8, 900),
-        Work(4e9, 0, 5e8, 50),
-        Work(1e6, 1e6, 1e6, 2000),
-        Work(1e9, 1e9, 1e9, 9),
+        Work(0, 4e9, 0, 0, 5e8, 50),
+        Work(0, 1e6, 9e9, 1e6, 1e6, 2000),
+        Work(0, 1e9, 1e9, 1e9, 1e9, 9),
     ]
     seconds = [rates.seconds(work) for work in works]
     found = fit_rates(works, seconds)
     assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(rates), rel=1e-6)
     assert max(map(abs, relative_errors(found, works, seconds))) < 1e-6
-    with pytest.raises(ValueError, match="four or more"):
-        fit_rates(works[:3], seconds[:3])
+    with pytest.raises(ValueError, match="five or more"):
+        fit_rates(works[:4], seconds[:4])
 
 
 @pytest.mark.parametrize(
