@@ -94,7 +94,7 @@ def candidates(request: Request) -> int:
     if request.selection == "random":
         return 0
     classes = request.num_classes * (1 - (1 - 1 / request.num_classes) ** request.num_keys)
-    return math.ceil(classes * request.images / request.num_classes)
+    return round(classes * request.images / request.num_classes)
 
 
 def teams(keys: int, devices: int) -> tuple[int, int]:
