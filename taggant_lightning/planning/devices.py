@@ -97,7 +97,7 @@ def _gpu(name: str, title: str, *, bf16: float, float32: float, bandwidth: float
 
 # Published peaks, dense, of the SXM modules (NVIDIA's data sheets).
 # Fitted: `python benchmarks/plan.py --out docs/results/plan.json`.
-_CPU = Rates(forward=7.334e-12, backward=1.056e-11, matmul=4.491e-12, moved=8.687e-11, kernels=8.532e-06)
+_CPU = Rates(forward=6.220e-12, backward=9.205e-12, matmul=3.859e-12, moved=9.764e-11, kernels=8.011e-06)
 DEVICES = {
     device.name: device
     for device in (

@@ -175,7 +175,7 @@ def signing_memory(request: Request, counts: Counts, devices: int) -> float:
     """Return the bytes of crafting on each device.
 
     Weights and target gradient of each surrogate; the sum, a chunk's gradient, the direction and (differences) the weights
-    put aside; a byte and six floats a pixel of the key's images (perturbation, leaf, mean, derivatives); a chunk's graphs.
+    put aside; a byte and three floats a pixel of the key's images (perturbation, running mean, derivative); a chunk's graphs.
     Double backward holds as much again: the gradients that flow back through both graphs.
     """
     waves, team = teams(request.num_keys, devices)
@@ -184,4 +184,4 @@ def signing_memory(request: Request, counts: Counts, devices: int) -> float:
     graphs = min(images, request.micro_batch) * counts.kept_signing * (2 if counts.derivative == "exact" else 1)
     if request.derivative == "auto":
         graphs = max(graphs, 2 * min(images, COMPARED_IMAGES) * counts.kept_exact)
-    return weights + images * math.prod(request.shape) * (1 + 6 * FLOAT) + graphs
+    return weights + images * math.prod(request.shape) * (1 + 3 * FLOAT) + graphs
