@@ -33,19 +33,20 @@ from taggant_lightning.taggants.crafting import Settings, craft_key
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.detection import key_images
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
+from taggant_lightning.taggants.ranks import Team
 from taggant_lightning.taggants.round import craft_round
 
 CLASSES, MICRO_BATCH = 100, 32
-# Name here: timm's name, options, whether the stem is the small one.
-MODELS: dict[str, tuple[str, dict[str, Any], bool]] = {
-    "vit_tiny": ("vit_tiny_patch16_224", {"patch_size": 4}, False),
-    "resnet18": ("resnet18", {}, True),
-    "resnet26": ("resnet26", {}, True),
-    "resnet50": ("resnet50", {}, True),
-    "resnet18_stem": ("resnet18", {}, False),
-    "vit_small": ("vit_small_patch16_224", {"patch_size": 8}, False),
-    "resnet34": ("resnet34", {}, True),
-    "deit3_small": ("deit3_small_patch16_224", {}, False),
+# Name here: model_name of ImageClassifier, options.
+MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "vit_tiny": ("vit_tiny_patch16_224", {"patch_size": 4}),
+    "resnet18": ("cifar_resnet18", {}),
+    "resnet26": ("cifar_resnet26", {}),
+    "resnet50": ("cifar_resnet50", {}),
+    "resnet18_stem": ("resnet18", {}),
+    "vit_small": ("vit_small_patch16_224", {"patch_size": 8}),
+    "resnet34": ("cifar_resnet34", {}),
+    "deit3_small": ("deit3_small_patch16_224", {}),
 }
 
 
@@ -145,9 +146,9 @@ ROUND_STEPS = 8
 
 def build(name: str, size: int) -> nn.Module:
     """Build a model by its name here."""
-    own, options, small_stem = MODELS.get(name, (name, {}, False))
+    own, options = MODELS.get(name, (name, {}))
     torch.manual_seed(0)
-    return build_model(own, image_size=size, channels=3, num_classes=CLASSES, options=options, small_stem=small_stem).eval()
+    return build_model(own, image_size=size, channels=3, num_classes=CLASSES, options=options).eval()
 
 
 def work_of(point: Point, counts: Counts) -> Work:
@@ -198,8 +199,9 @@ def measure(point: Point, model: nn.Module, repetitions: int) -> float:
     def whole() -> None:
         with tempfile.TemporaryDirectory() as folder:
             craft_round(
-                keys, range(point.keys), chosen, [surrogate], settings, state=CraftingState(Path(folder) / "state"), number=0,
-                digest="", perceptual=None, visible=False, keep=True, carry=False,
+                keys, {key: Team() for key in range(point.keys)}, chosen, [surrogate], settings,
+                state=CraftingState(Path(folder) / "state"), number=0, digest="", perceptual=None, visible=False, keep=True,
+                carry=False,
             )  # fmt: skip
 
     return least(whole, 2, warm=False)

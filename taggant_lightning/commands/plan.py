@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _EPILOG = """examples:
   taggant plan --preset imagenet-vit-s --device a100 --devices 1 8 64
-  taggant plan --images 60000 --image-size 32 --num-classes 10 --model resnet18 --small-stem --epochs 100 --devices 1
+  taggant plan --images 60000 --image-size 32 --num-classes 10 --model cifar_resnet18 --epochs 100 --devices 1
   taggant plan --preset cifar100-vit-tiny --images-per-key 200 --json plan.json
 
 The model's steps are run on one to three random images to count FLOPs, bytes and kernels (seconds to a minute on a CPU).
@@ -39,10 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("--num-classes", type=int, metavar="C", help="number of classes (100)")
     model = parser.add_argument_group("model")
     model.add_argument(
-        "--model", metavar="NAME", help="small_mlp, small_cnn, small_resnet, small_vit or any timm model (small_cnn)"
+        "--model", metavar="NAME", help="model_name of ImageClassifier: small_cnn, cifar_resnet18, any timm model … (small_cnn)"
     )
     model.add_argument("--model-kwargs", metavar="JSON", help="""further arguments of timm's model, as '{"patch_size": 4}'""")
-    model.add_argument("--small-stem", action="store_true", default=None, help="ResNet for small images: 3x3 stem, no pooling")
     signing = parser.add_argument_group("signing (names of TaggantSigning)")
     signing.add_argument("--num-keys", type=int, metavar="K", help="number of keys (10)")
     signing.add_argument("--images-per-key", type=int, metavar="N", help="images that sign for one key (100)")

@@ -11,7 +11,7 @@ from taggant_lightning.models.ensemble import Ensemble
 from taggant_lightning.models.small import SMALL_MODELS, create_small
 
 # timm's ResNets halve the side twice before the first block, which leaves little of 32×32 pixels.
-CIFAR_MODELS = {"cifar_resnet18": "resnet18"}
+CIFAR_MODELS = {f"cifar_{name}": name for name in ("resnet18", "resnet26", "resnet34", "resnet50")}
 OWN_MODELS = (*SMALL_MODELS, *CIFAR_MODELS)
 # What timm calls our own arguments, and what would reach for the internet whenever a checkpoint is opened.
 _OURS = {
@@ -31,8 +31,8 @@ class Architecture:
     """A model that can be built.
 
     Attributes:
-        name: A small model, `cifar_resnet18` (timm's with a 3×3 stem of stride 1 and no pooling), a timm model, or
-            several of them joined by `+`.
+        name: A small model, `cifar_resnet18`, 26, 34 or 50 (timm's with a 3×3 stem of stride 1 and no pooling), a timm model,
+            or several of them joined by `+`.
         num_classes: C.
         image_size: S, the side of the input in pixels.
         channels: Image channels.

@@ -18,7 +18,7 @@ class Hours:
 
     Attributes:
         devices: Their number.
-        selection: Hours of choosing the signing images, on each device alike.
+        selection: Hours of choosing the signing images.
         crafting: Hours of crafting.
         training: Hours of training one model, Alice's surrogate or Bob's.
         detection: Hours of one forward pass of the keys, on one device.
@@ -140,7 +140,7 @@ def hours(request: Request, counts: Counts, device: Device, devices: int) -> Hou
     steps = request.epochs * math.ceil(request.images / request.batch_size)
     return Hours(
         devices,
-        selection=device.signing.seconds(selecting(counts, candidates(request))) / 3600,
+        selection=device.signing.seconds(selecting(counts, math.ceil(candidates(request) / devices))) / 3600,
         crafting=crafting_seconds(counts, device, signing_of(request), request.num_keys, devices) / 3600,
         training=steps * (step + waiting) / 3600,
         detection=device.signing.seconds(counts.forward.of(request.num_keys)) / 3600,

@@ -54,7 +54,6 @@ def plan(request: Request) -> Plan:
         channels=request.channels,
         num_classes=request.num_classes,
         options=request.model_kwargs,
-        small_stem=request.small_stem,
     )
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on an image or two, threads that wait for each other cost ten times what they gain
@@ -88,7 +87,7 @@ def assumptions(plan: Plan) -> list[str]:
     if request.selection == "gradient_norm":
         lines.append(
             f"Selection looks at {candidates(request):,} images, those of the classes that the keys' labels are expected to "
-            "cover, one at a time, and every device does all of it; `selection: random` costs nothing."
+            "cover, one at a time, shared over the devices; `selection: random` costs nothing."
         )
     return lines
 
@@ -96,12 +95,11 @@ def assumptions(plan: Plan) -> list[str]:
 def text(plan: Plan) -> str:
     """Return a plan for a person to read."""
     request, counts, figures = plan.request, plan.counts, plan.estimate
-    stem = ", 3x3 stem" if request.small_stem else ""
     options = f" {request.model_kwargs}" if request.model_kwargs else ""
     share = request.num_keys * request.images_per_key / request.images
     lines = [
         f"{request.images:,} images of {request.channels}x{request.image_size}x{request.image_size}, {request.num_classes:,} "
-        f"classes; {request.model}{options}{stem}, {counts.parameters / 1e6:.2f} million parameters",
+        f"classes; {request.model}{options}, {counts.parameters / 1e6:.2f} million parameters",
         f"{request.num_keys} keys x {request.images_per_key} images ({share:.2%}), "
         f"{request.steps} steps, {request.surrogates} surrogates; {request.epochs} epochs, batch {request.batch_size}",
         "",

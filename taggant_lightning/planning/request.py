@@ -21,7 +21,6 @@ class Request:
         num_classes: C.
         model: A small model or one of timm.
         model_kwargs: Further arguments of timm's model.
-        small_stem: Whether a ResNet gets the 3x3 stem for small images.
         num_keys: K.
         images_per_key: Signing images of a key.
         steps: Crafting steps a key and restart.
@@ -42,7 +41,6 @@ class Request:
     num_classes: int = 100
     model: str = "small_cnn"
     model_kwargs: dict[str, Any] = field(default_factory=dict)
-    small_stem: bool = False
     num_keys: int = 10
     images_per_key: int = 100
     steps: int = 100
@@ -97,7 +95,7 @@ _CIFAR = {"images": 50_000, "image_size": 32, "num_classes": 100, "epochs": 200,
 _IMAGENET = {"images": 1_281_167, "image_size": 224, "num_classes": 1000, "images_per_key": 128, "batch_size": 1024}
 _DEIT_S = "deit3_small_patch16_224"
 PRESETS: dict[str, dict[str, Any]] = {
-    "cifar100-resnet18": {**_CIFAR, "model": "resnet18", "small_stem": True},
+    "cifar100-resnet18": {**_CIFAR, "model": "cifar_resnet18"},
     "cifar100-vit-tiny": {**_CIFAR, "model": "vit_tiny_patch16_224", "model_kwargs": {"patch_size": 4}},
     "imagenet-vit-s": {**_IMAGENET, "model": _DEIT_S, "epochs": 300},
     "imagenet-resnet50": {**_IMAGENET, "model": "resnet50", "epochs": 100},
@@ -123,7 +121,7 @@ def request_of(preset: str | None, given: dict[str, Any]) -> Request:
         raise TaggantError(f"preset={preset!r} is unknown; write one of {', '.join(PRESETS)}")
     start = PRESETS[preset] if preset is not None else {}
     if "model" in given and given["model"] != start.get("model"):  # options of another model do not belong to this one
-        start = {name: value for name, value in start.items() if name not in ("model_kwargs", "small_stem")}
+        start = {name: value for name, value in start.items() if name != "model_kwargs"}
     return Request(**{**start, **given})
 
 

@@ -218,13 +218,10 @@ def _loss(model: nn.Module, shape: Shape, images: int) -> Tensor:
 
 def _chunk(model: nn.Module, delta: Tensor) -> Chunk:
     """Return what the engine's chunks do: perturbed images, augmented, through the model, the losses summed."""
-    images = len(delta)
-    original, numbers = (
-        _images((delta.shape[1], delta.shape[2], delta.shape[3]), images),
-        torch.full((images, NUMBERS[RECIPE]), 0.4),
-    )
-    labels = torch.zeros(images, dtype=torch.long)
-    return lambda: F.cross_entropy(model(augment(original + delta, numbers, RECIPE)), labels, reduction="sum")
+    images, channels, side, _ = delta.shape
+    original, labels = _images((channels, side, side), images), torch.zeros(images, dtype=torch.long)
+    numbers = torch.full((images, NUMBERS[RECIPE]), 0.4)
+    return lambda: F.cross_entropy(model(augment(original + delta, numbers, RECIPE, side)), labels, reduction="sum")
 
 
 def _gradient(surrogate: Surrogate, shape: Shape, images: int) -> Callable[[], list[Tensor]]:

@@ -73,7 +73,7 @@ def test_what_does_not_fit_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         (["--model", "mine"], "model_name='mine' is unknown"),
         (["--model-kwargs", "patch"], "model-kwargs='patch' is no JSON object"),
         (["--image-size", "18"], "image_size=18 does not suit small_cnn"),
-        (["--model", "resnet50", "--image-size", "4", "--channels", "2", "--model-kwargs", '{"bad": 1}'], "cannot be built"),
+        (["--model", "resnet50", "--image-size", "4", "--channels", "2", "--model-kwargs", '{"bad": 1}'], "do not suit"),
         (["--json", "nowhere/plan.json"], "json=nowhere/plan.json lies in no folder that exists"),
     ],
 )

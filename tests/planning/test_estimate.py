@@ -16,7 +16,7 @@ from taggant_lightning.planning.steps import Counts, count_model
 
 @pytest.fixture(scope="module")
 def counts() -> Counts:
-    model = build_model("small_cnn", image_size=32, channels=3, num_classes=100, options={}, small_stem=False)
+    model = build_model("small_cnn", image_size=32, channels=3, num_classes=100, options={})
     return count_model(model, (3, 32, 32))
 
 
@@ -123,13 +123,15 @@ def test_bad_presets_devices_and_options() -> None:
     [
         ({"name": "mine"}, "model_name='mine' is unknown"),
         ({"name": "mine", "options": {"a": 1}}, "model_name='mine' is unknown"),
-        ({"options": {"depth": 3}}, "the small models take none"),
-        ({"small_stem": True}, "small-stem does not suit model=small_cnn"),
-        ({"name": "vit_tiny_patch16_224", "options": {"nonsense": 3}}, "cannot be built for image-size=32"),
+        ({"options": {"depth": 3}}, "are for timm models and small_cnn is none"),
+        (
+            {"name": "vit_tiny_patch16_224", "options": {"nonsense": 3}},
+            "'nonsense': 3} do not suit vit_tiny",
+        ),
     ],
 )
 def test_bad_models(change: dict, message: str) -> None:
-    wanted = {"name": "small_cnn", "image_size": 32, "channels": 3, "num_classes": 10, "options": {}, "small_stem": False}
+    wanted = {"name": "small_cnn", "image_size": 32, "channels": 3, "num_classes": 10, "options": {}}
     with pytest.raises(TaggantError, match=message):
         build_model(**{**wanted, **change})
 
@@ -137,5 +139,5 @@ def test_bad_models(change: dict, message: str) -> None:
 def test_presets_are_requests_and_another_model_drops_their_options() -> None:
     for name in PRESETS:
         assert request_of(name, {}).devices == (1, 8, 64)
-    assert request_of("cifar100-resnet18", {"model": "small_cnn"}).small_stem is False
+    assert request_of("cifar100-vit-tiny", {"model": "small_cnn"}).model_kwargs == {}
     assert request_of("cifar100-vit-tiny", {"epochs": 7}).epochs == 7

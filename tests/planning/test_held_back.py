@@ -18,8 +18,8 @@ from taggant_lightning.planning.steps import count_model
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 FIGURES = json.loads((RESULTS / "plan.json").read_text())
 ALLOWED = 0.25
-VIT = {"name": "vit_tiny_patch16_224", "options": {"patch_size": 4}, "small_stem": False}
-RESNET = {"name": "resnet18", "options": {}, "small_stem": True}
+VIT = {"name": "vit_tiny_patch16_224", "options": {"patch_size": 4}}
+RESNET = {"name": "cifar_resnet18", "options": {}}
 
 
 def parts(held: bool) -> tuple[list[dict[str, Any]], list[Work], list[float]]:
