@@ -9,8 +9,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from queue import Empty
 from types import ModuleType
 from typing import Any
 
@@ -88,14 +90,15 @@ def convert(data: ResizedImages, path: Path, *, workers: int = 1) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     shape = tuple(data.image(0).shape)
-    _require_room(path.parent, len(data), int(np.prod(shape)), workers)
+    size = int(np.prod(shape))
+    _require_room(path.parent, len(data), size, workers)
     samples = _Samples(data)
     # Several nodes may convert into one shared folder at once: each its own file, and the last one stays.
     part = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.part")
     fields = {"image": package.fields.NDArrayField(np.dtype(np.uint8), shape), "label": package.fields.IntField()}
     try:
         with _quiet_progress(package.writer, path.name):
-            package.writer.DatasetWriter(str(part), fields, page_size=_page(shape), num_workers=workers).from_indexed_dataset(
+            package.writer.DatasetWriter(str(part), fields, page_size=_page(size), num_workers=workers).from_indexed_dataset(
                 samples
             )
         if not samples.failures.empty():
@@ -105,14 +108,16 @@ def convert(data: ResizedImages, path: Path, *, workers: int = 1) -> None:
         part.unlink(missing_ok=True)
 
 
-def _page(shape: tuple[int, ...]) -> int:
-    """Return the page size in bytes, a power of two: a page holds whole images, so a large one wastes less on large images."""
-    return max(PAGE, 1 << (4 * int(np.prod(shape))).bit_length())
+def _page(size: int) -> int:
+    """Return the page size in bytes, a power of two with room for four images at least: a page holds whole images."""
+    return max(PAGE, 1 << (4 * size).bit_length())
 
 
 def _require_room(folder: Path, count: int, size: int, workers: int) -> None:
     """Refuse before writing: FFCV waits for ever where the disk is full."""
-    needed, free = count * (size + 64) + (workers + 1) * PAGE, shutil.disk_usage(folder).free
+    page = _page(size)
+    pages = -(-count // (page // size)) + workers  # a page holds whole images; each process has one begun
+    needed, free = pages * page + count * 64, shutil.disk_usage(folder).free
     if free < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
@@ -189,4 +194,6 @@ class BetonLoader:
                 yield images.clone(), self.data.labels[where], where
         finally:
             batches.close()
-            batches.join()
+            while batches.is_alive():  # it may wait for room to say that it is done
+                with suppress(Empty):
+                    batches.output_queue.get(timeout=0.01)

@@ -3,6 +3,8 @@
 import errno
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -111,6 +113,18 @@ class TestWithFfcv:
         trainer(tmp_path / "half", 3, second).fit(resumed, datamodule=data(), ckpt_path=checkpoint, weights_only=True)
         assert len(second.batches) == 8
         assert all(torch.equal(a, b) for a, b in zip(resumed.parameters(), runs["torch"][1].parameters(), strict=True))
+
+    def test_an_epoch_may_be_left_early(self, tiny_npz: Path, tmp_path: Path) -> None:
+        data = ImageDataModule("npz", str(tiny_npz), batch_size=12, backend="ffcv", beton=str(tmp_path / "b"))
+        data.prepare_data()
+        before = threading.active_count()
+        for taken in (1, 2, 5):
+            batches = iter(data.train_dataloader())
+            for _ in range(taken):
+                next(batches)
+            time.sleep(0.3)  # FFCV's thread has all it can hold, and waits
+            batches.close()
+            assert threading.active_count() == before
 
     def test_files_are_named_by_content_and_written_whole(
         self, tiny_npz: Path, ragged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
