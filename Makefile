@@ -16,27 +16,27 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(BIN)/python -m pip install --quiet -e .
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-$(EXTRAS): $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
 	touch $@
 
 demo: $(VENV)/.installed
 	$(BIN)/taggant demo $(ARGS)
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.installed-dev
+test-slow: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
 
 # The lower bounds of setup.cfg, in a virtual environment of their own.
-test-minimum: $(VENV)/.installed-dev
+test-minimum: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-minimum
 	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct '.[dev,onnx]'
 	$(VENV)-minimum/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
 
-lint: $(VENV)/.installed-dev
+lint: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

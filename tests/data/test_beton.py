@@ -15,8 +15,10 @@ from PIL import Image
 
 from taggant_lightning import ImageDataModule, SignedDataModule
 from taggant_lightning.cli import main
+from taggant_lightning.commands.release import publish
 from taggant_lightning.errors import TaggantError
 from tests.conftest import write_tiny
+from tests.data.signed import sign
 from tests.data.test_datamodule import Recorder, StopAfter, model, trainer
 
 BROKEN = "import sys; sys.modules['ffcv'] = None\n"
@@ -59,22 +61,24 @@ class TestWithFfcv:
     def _need_ffcv(self) -> None:
         pytest.importorskip("ffcv", reason="the extra ffcv is not installed")
 
-    @pytest.mark.parametrize("which", ["npz", "photographs", "grey", "signed"])
+    @pytest.mark.parametrize("which", ["npz", "photographs", "grey", "signed", "release"])
     def test_same_pixels_in_the_same_order(self, which: str, tiny_npz: Path, ragged: Path, tmp_path: Path) -> None:
         options = {
             "npz": {"source": "npz", "root": str(tiny_npz), "train_subset": 50},
             "photographs": {"source": "imagefolder", "root": str(ragged), "image_size": 8, "load_size": 12},
             "grey": {"source": "npz", "root": str(tmp_path / "grey.npz")},
             "signed": {"source": "npz", "root": str(tiny_npz), "signature": str(tmp_path / "signature")},
+            "release": {"source": "npz", "root": str(tiny_npz), "release": str(tmp_path / "release")},
         }[which]
         kind = ImageDataModule
         if which == "grey":
             write_tiny(tmp_path / "grey.npz", channels=1)
-        if which == "signed":
-            from tests.data.signed import sign
-
-            sign(ImageDataModule("npz", str(tiny_npz)).train_source, [3, 8, 20]).save(tmp_path / "signature")
-            kind = SignedDataModule
+        if which in ("signed", "release"):
+            original = ImageDataModule("npz", str(tiny_npz))
+            signature, kind = sign(original.train_source, (3, 8, 20)), SignedDataModule
+            signature.save(tmp_path / "signature")
+            if which == "release":
+                publish(original, signature, tmp_path / "release")
         plain = kind(batch_size=8, seed=3, **options)
         fast = kind(batch_size=8, seed=3, backend="ffcv", beton=str(tmp_path / "beton"), **options)
         fast.prepare_data()

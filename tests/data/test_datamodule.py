@@ -159,6 +159,8 @@ def test_impossible_subset(tiny_npz: Path, wanted: float) -> None:
     [
         ({"batch_size": 0}, "batch_size=0 must be at least 1"),
         ({"image_size": 0}, "image_size=0 must be at least 1"),
+        ({"image_size": 8, "load_size": 7}, "load_size=7 must be at least image_size=8"),
+        ({"load_size": 8}, "load_size=8 must be at least image_size=None"),
         ({"augment": "wild"}, "augment='wild' is unknown"),
     ],
 )

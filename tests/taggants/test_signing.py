@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
+from taggant_lightning.cli import main
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.seeding import SeededSteps
@@ -298,6 +299,10 @@ def test_augmentation_perceptual_term_and_restarts_run(folders: tuple[str, str, 
         ({"after_epochs": []}, "after_epochs=.. must name epochs"),
         ({"after_epochs": [0, 1]}, "must name epochs, counted from 1"),
         ({"augment": "wild"}, "augment='wild' is unknown"),
+        (
+            {"precision": "bf16-mixed", "derivative": "difference"},
+            "precision=bf16-mixed is too coarse for derivative=difference",
+        ),
     ],
 )
 def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
@@ -368,3 +373,22 @@ def test_several_owners_sign_during_one_training(folders: tuple[str, str, Path])
         str(tmp / "first"),
         str(tmp / "second"),
     ]
+
+
+def test_mixed_precision_in_training_and_in_crafting(folders: tuple[str, str, Path]) -> None:
+    """Under a bf16 trainer crafting runs in float32 unless asked; both end at nearly the same cosine."""
+    npz, keys, tmp = folders
+    cosines = []
+    for name in ("32-true", "bf16-mixed"):
+        words = ["fit", "--model", "ImageClassifier", "--model.model_name", "small_mlp", "--data", "ImageDataModule"]
+        words += ["--data.source", "npz", "--data.root", npz, "--data.batch_size", "20", "--trainer.precision", "bf16-mixed"]
+        words += ["--trainer.accelerator", "cpu", "--trainer.max_epochs", "2", "--trainer.default_root_dir", str(tmp / name)]
+        words += ["--trainer.callbacks+", "TaggantSigning", "--trainer.callbacks.keys", keys]
+        words += ["--trainer.callbacks.out", str(tmp / f"s-{name}"), "--trainer.callbacks.images_per_key", "3"]
+        words += ["--trainer.callbacks.min_images_per_key", "1", "--trainer.callbacks.steps", "10"]
+        assert main([*words, "--trainer.callbacks.precision", name]) == 0
+        cosines.append(Signature.load(tmp / f"s-{name}").facts["cosine_mean"])
+        weights = torch.load(tmp / name / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float32}
+    assert cosines[0] != cosines[1]
+    assert cosines[0] == pytest.approx(cosines[1], abs=0.02)
