@@ -32,7 +32,7 @@ from taggant_lightning.planning.steps import Counts, count_model, training_step
 from taggant_lightning.taggants.crafting import Settings, craft_key
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.detection import key_images
-from taggant_lightning.taggants.objective import SigningImages, Surrogate
+from taggant_lightning.taggants.objective import Derivative, SigningImages, Surrogate
 from taggant_lightning.taggants.ranks import Team
 from taggant_lightning.taggants.round import craft_round
 
@@ -69,7 +69,7 @@ class Point:
     size: int
     images: int
     keys: int = 1
-    derivative: str = "auto"
+    derivative: Derivative = "auto"
     held: bool = False
 
 
@@ -237,7 +237,7 @@ def gather(points: list[Point], repetitions: int, known: list[dict[str, Any]]) -
         if point.stage not in ("signing", "round"):
             place = next((there for there in counted if there[:2] == place[:2]), place)
         if place not in counted:
-            counted[place] = count_model(model, (3, point.size, point.size), point.derivative)  # type: ignore[arg-type]
+            counted[place] = count_model(model, (3, point.size, point.size), point.derivative)
         seconds = measured.get(point) or measure(point, model, repetitions)
         rows.append(
             {**asdict(point), "unseen": point in UNSEEN, "seconds": seconds, "work": asdict(work_of(point, counted[place]))}

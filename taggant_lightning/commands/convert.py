@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from taggant_lightning.commands.release import read_data
+from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.parallel import cores
 

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from queue import Empty
@@ -97,7 +97,7 @@ def convert(data: ResizedImages, path: Path, *, workers: int = 1) -> None:
     part = path.with_name(f".{path.name}.{os.uname().nodename}-{os.getpid()}.part")
     fields = {"image": package.fields.NDArrayField(np.dtype(np.uint8), shape), "label": package.fields.IntField()}
     try:
-        with _quiet_progress(package.writer, path.name):
+        with _named_progress(package.writer, path.name):
             package.writer.DatasetWriter(str(part), fields, page_size=_page(size), num_workers=workers).from_indexed_dataset(
                 samples
             )
@@ -122,19 +122,15 @@ def _require_room(folder: Path, count: int, size: int, workers: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-class _quiet_progress:  # noqa: N801  # a context manager
-    """Names FFCV's progress bar, and lets it speak rarely where nobody watches."""
-
-    def __init__(self, writer: ModuleType, name: str) -> None:
-        self._writer, self._bar = writer, writer.tqdm
-        terminal = sys.stderr.isatty()
-        self._ours = partial(self._bar, desc=f"writing {name}", unit="image", mininterval=0.2 if terminal else 30)
-
-    def __enter__(self) -> None:
-        self._writer.tqdm = self._ours  # type: ignore[attr-defined]  # FFCV offers no argument for it
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.tqdm = self._bar  # type: ignore[attr-defined]
+@contextmanager
+def _named_progress(writer: ModuleType, name: str) -> Iterator[None]:
+    """Name FFCV's progress bar, and let it speak rarely where nobody watches; FFCV offers no argument for it."""
+    bar, pause = writer.tqdm, 0.2 if sys.stderr.isatty() else 30
+    writer.tqdm = partial(bar, desc=f"writing {name}", unit="image", mininterval=pause)  # type: ignore[attr-defined]  # untyped
+    try:
+        yield
+    finally:
+        writer.tqdm = bar  # type: ignore[attr-defined]  # untyped
 
 
 class BetonLoader:

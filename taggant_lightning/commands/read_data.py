@@ -1,0 +1,58 @@
+"""The data that configuration files describe, for commands beside LightningCLI's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from taggant_lightning.commands.reasons import reason
+from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
+from taggant_lightning.errors import TaggantError
+
+
+def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
+    """Build the DataModule that configuration files describe; later files and then the overrides win.
+
+    Args:
+        configs: YAML files; only their `data` is read, itself a mapping or the path of a fragment beside the file.
+        overrides: Words such as `--data.root FOLDER`.
+
+    Raises:
+        TaggantError: If no file describes data, or one is missing.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="taggant", exit_on_error=False)
+    parser.add_subclass_arguments(ImageDataModule, "data")
+    words = []
+    for name in configs:
+        section = _read_yaml(Path(name)).get("data")
+        if isinstance(section, str):
+            section = _read_yaml(Path(name).parent / section)
+        if section is not None:
+            words.append(f"--data={json.dumps(section)}")
+    if not words:
+        raise TaggantError(
+            f"config={', '.join(configs)} has no `data` section; add one, or name a fragment such as conf/data/digits.yaml"
+        )
+    try:
+        module: ImageDataModule = parser.instantiate_classes(parser.parse_args([*words, *overrides])).data
+    except (ArgumentError, ValueError) as error:
+        if isinstance(error, TaggantError):
+            raise
+        raise TaggantError(reason(error) or " ".join(str(error).split())) from None
+    return module
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except OSError:
+        raise TaggantError(f"config={path} cannot be read; write a YAML file with a `data` section") from None
+    except yaml.YAMLError as error:
+        raise TaggantError(f"config={path} is no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise TaggantError(f"config={path} holds no mapping; write a YAML file with a `data` section")
+    return content
