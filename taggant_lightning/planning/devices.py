@@ -95,7 +95,7 @@ def _gpu(name: str, title: str, *, bf16: float, float32: float, bandwidth: float
     )
 
 
-# Published peaks, dense, of the SXM modules (NVIDIA's data sheets).
+# Peaks, dense, of the SXM modules as NVIDIA publishes them; A100's were looked up, H100's in part, H200's were not.
 # Fitted: `python benchmarks/plan.py --out docs/results/plan.json`.
 _CPU = Rates(forward=6.220e-12, backward=9.205e-12, matmul=3.859e-12, moved=9.764e-11, kernels=8.011e-06)
 DEVICES = {

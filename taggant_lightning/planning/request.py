@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from taggant_lightning.errors import TaggantError
 
+# TaggantSigning's words, written again: importing them would import torch, and `taggant plan --help` must not.
 Selection = Literal["gradient_norm", "random"]
 Derivative = Literal["auto", "exact", "difference"]
 
