@@ -8,17 +8,19 @@ from numpy.typing import NDArray
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
 
+NOBODY = -(2**62)  # stands for a label of the model that maps to none of the owner's
+
 
 def key_ranks(answers: Sequence[Answer], labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
     """Return the rank of each key's label in its answer.
 
     Args:
-        answers: Exactly one answer for each key 0..K−1, in any order.
+        answers: Exactly one answer for each key 0..K−1, in any order. A place that maps to none of the owner's classes counts.
         labels: (K,) key labels.
         num_classes: C.
 
     Returns:
-        (K,) int64 in 1..C; C+1 where the label or the answer is missing.
+        (K,) int64 in 1..C; C+1 where the label or the answer is missing, or the label comes later than place C.
 
     Raises:
         TaggantError: If a key has no answer or several, or a ranking repeats a label or names one outside 0..C−1.
@@ -30,14 +32,15 @@ def key_ranks(answers: Sequence[Answer], labels: NDArray[np.int64], num_classes:
     for answer in answers:
         if answer.labels is None:
             continue
-        ranking = np.array(answer.labels, dtype=np.int64)
-        if len(ranking) and not (ranking.min() >= 0 and ranking.max() < num_classes):
+        ranking = np.array([NOBODY if label is None else label for label in answer.labels], dtype=np.int64)
+        named = ranking[ranking != NOBODY]
+        if len(named) and not (named.min() >= 0 and named.max() < num_classes):
             raise TaggantError(f"query {answer.query}: an answer lies outside 0..{num_classes - 1}, the owner's classes")
-        if len(np.unique(ranking)) != len(ranking):
+        if len(np.unique(named)) != len(named):
             raise TaggantError(f"query {answer.query}: the answer names a label twice; a ranking names each at most once")
         place = np.flatnonzero(ranking == labels[answer.query])
         if len(place):
-            ranks[answer.query] = place[0] + 1
+            ranks[answer.query] = min(place[0], num_classes) + 1
     return ranks
 
 
