@@ -40,8 +40,8 @@ class LabelTable:
                 )
             if ours in taken:
                 raise TaggantError(
-                    f"labels={self.where}: {taken[ours]!r} and {theirs!r} both map to {ours}, which would make hits likelier than "
-                    "k/C; map one of them and leave the other empty"
+                    f"labels={self.where}: {taken[ours]!r} and {theirs!r} both map to {ours}, which makes hits likelier than k/C; "
+                    "map one of them and leave the other empty"
                 )
             taken[ours] = theirs
 
