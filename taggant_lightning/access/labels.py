@@ -40,7 +40,7 @@ class LabelTable:
                 )
             if ours in taken:
                 raise TaggantError(
-                    f"labels={self.where}: {taken[ours]!r} and {theirs!r} both map to {ours}, which makes hits likelier than k/C; "
+                    f"labels={self.where}: {taken[ours]!r} and {theirs!r} both map to {ours}, so hits are likelier than k/C; "
                     "map one of them and leave the other empty"
                 )
             taken[ours] = theirs

@@ -28,7 +28,8 @@ def rank_scores(num_classes: int, unit: int = UNIT) -> NDArray[np.int64]:
     if num_classes < 2 or unit < 1:
         raise ValueError(f"num_classes={num_classes} must be at least 2 and unit={unit} at least 1")
     ranks = np.arange(1, num_classes + 1)
-    return np.rint(-unit * np.log2(ranks / num_classes)).astype(np.int64)
+    scores: NDArray[np.int64] = np.rint(-unit * np.log2(ranks / num_classes)).astype(np.int64)
+    return scores
 
 
 def rank_score_log10_p(total: int, trials: int, num_classes: int, unit: int = UNIT) -> float:

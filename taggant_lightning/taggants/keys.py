@@ -20,7 +20,9 @@ from taggant_lightning.files import (
     write_secret_json,
 )
 from taggant_lightning.taggants.commitment import commitment, leaf
-from taggant_lightning.taggants.derivation import expand, grid_image, uniform_below
+from taggant_lightning.taggants.derivation import expand, uniform_below
+from taggant_lightning.taggants.key_images import describe, noise_images, real_images
+from taggant_lightning.taggants.primary import TOP_K, check_test, make_test
 
 FORMAT = "taggant-lightning/keyset/v1"
 MIN_SECRET_BYTES = 16
@@ -50,9 +52,13 @@ class KeySet:
         num_keys: int,
         num_classes: int,
         shape: tuple[int, int, int],
-        top_k: int = 1,
+        top_k: int | None = None,
+        test: str = TOP_K,
+        bet: float | None = None,
+        stop: float | None = None,
         grid: int | None = None,
         source_images: NDArray[np.uint8] | None = None,
+        blend: int = 1,
         batches: Sequence[int] | None = None,
         statement: str = "",
         secret: bytes | None = None,
@@ -64,11 +70,16 @@ class KeySet:
             num_keys: K, at least 1.
             num_classes: C, at least 2.
             shape: (channels, height, width) of the key images.
-            top_k: k of the primary test, 1..C: a hit is a key label among the model's first k answers.
+            top_k: k of the primary test, 1..C: a hit is a key label among the model's first k answers. None for 1.
+            test: The one primary test: `binomial_top_k`, `rank_score` (for models that give whole rankings) or
+                `sequential_top_k` (which may stop early).
+            bet: Rate of hits that the sequential test bets on; None for 0.5.
+            stop: log10 p at which the sequential test stops; None for −6.
             grid: Side of the noise grid, 1..min(height, width), enlarged by nearest neighbour; None for an eighth of
                 the smaller side and at least 4 (docs/decisions.md), or the side itself up to 8 pixels; the side itself gives
                 each pixel its own noise.
             source_images: (N, channels, height, width) uint8, real held-out images to choose keys from instead of noise.
+            blend: How many of the source images are averaged to make a key; 1 for the images themselves.
             batches: Sizes of the ordered batches that keys are revealed in; they add up to K. None for one batch.
             statement: The dataset in words.
             secret: At least 16 bytes; None draws 32 from the operating system.
@@ -77,12 +88,15 @@ class KeySet:
         Raises:
             TaggantError: If an argument lies outside its range.
         """
-        _check_numbers(num_keys, num_classes, shape, top_k)
+        _check_numbers(num_keys, num_classes, shape)
+        primary = make_test(test, num_classes=num_classes, top_k=top_k, bet=bet, stop=stop)
         side = min(shape[1:])
         if grid is not None and not 1 <= grid <= side:
             raise TaggantError(f"grid={grid} must lie in 1..{side}, the smaller side of the keys; leave it out for the default")
         if grid is not None and source_images is not None:
             raise TaggantError("grid and source exclude each other: keys are noise on a grid or real images; leave one out")
+        if blend < 1 or (blend > 1 and source_images is None):
+            raise TaggantError(f"blend={blend} averages source images; give at least 1, and a source of images")
         sizes = [num_keys] if batches is None else [int(size) for size in batches]
         if min(sizes, default=0) < 1 or sum(sizes) != num_keys:
             raise TaggantError(f"batches={sizes} must be positive sizes that add up to num_keys={num_keys}")
@@ -94,18 +108,17 @@ class KeySet:
             "num_keys": num_keys,
             "num_classes": num_classes,
             "shape": list(shape),
-            "test": {"name": "binomial_top_k", "top_k": top_k},
+            "test": primary,
             "batches": sizes,
-            "derivation": _derivation(grid, shape, source_images),
+            "derivation": describe(grid, shape, source_images, blend),
             "statement": statement,
             "demo_only": demo_only,
         }
         context = canonical_json(header)
         if source_images is None:
-            cells = header["derivation"]["grid"]
-            images = np.stack([grid_image(shape, cells, secret, context, i) for i in range(num_keys)])
+            images = noise_images(header, secret, range(num_keys))
         else:
-            images = source_images[_choose(num_keys, len(source_images), secret, context)]
+            images = real_images(header, secret, source_images, range(num_keys))
         labels = [uniform_below(num_classes, secret, "label", context, i) for i in range(num_keys)]
         return cls(images, np.array(labels, dtype=np.int64), header, secret)
 
@@ -116,8 +129,65 @@ class KeySet:
 
     @property
     def top_k(self) -> int:
-        """How many first answers count as a hit in the primary test."""
-        return int(self.header["test"]["top_k"])
+        """How many first answers count as a hit in the primary test; 1 for the rank test, where hits are only told."""
+        return int(self.header["test"].get("top_k", 1))
+
+    @property
+    def test(self) -> dict[str, Any]:
+        """The one primary test with its parameters."""
+        return dict(self.header["test"])
+
+    @property
+    def batches(self) -> list[range]:
+        """The numbers of the keys of each batch."""
+        ends = np.cumsum(self.header["batches"]).tolist()
+        return [range(end - size, end) for size, end in zip(self.header["batches"], ends, strict=True)]
+
+    def numbers(self, batches: Sequence[int] | None = None) -> list[int]:
+        """Return the numbers of the keys of some batches, in order.
+
+        Args:
+            batches: Different batch numbers from 0; None for all.
+
+        Raises:
+            TaggantError: If a batch does not exist, or none or one twice is named.
+        """
+        chosen = list(range(len(self.batches))) if batches is None else list(batches)
+        if not chosen or len(set(chosen)) != len(chosen) or not set(chosen) <= set(range(len(self.batches))):
+            raise TaggantError(f"batches={chosen} must name different batches of 0..{len(self.batches) - 1}")
+        return [key for batch in sorted(chosen) for key in self.batches[batch]]
+
+    def leaves(self) -> list[bytes]:
+        """Return the leaves of the commitment's tree, one a key; each hides its key behind a salt."""
+        triples = zip(self.images, self.labels, self.salts(), strict=True)
+        return [leaf(i, image, int(label), salt) for i, (image, label, salt) in enumerate(triples)]
+
+    def salts(self) -> list[bytes]:
+        """Return the salt of each key's leaf; secret until the key is revealed."""
+        context = canonical_json(self.header)
+        return [expand(self.secret, "salt", context, i, 32) for i in range(len(self))]
+
+    def decoys(self, layer: int, keys: Sequence[int], source_images: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Draw images by the generator that drew the keys, which stand for nothing.
+
+        Args:
+            layer: From 0; another layer gives other decoys.
+            keys: Numbers of the keys that each get one.
+            source_images: The images that real keys were chosen from; None for noise keys.
+
+        Returns:
+            (len(keys), C, H, W) uint8, the same each time.
+
+        Raises:
+            TaggantError: If the source images are missing or not those of the keys.
+        """
+        numbers = [len(self) * (1 + layer) + key for key in keys]
+        if self.header["derivation"]["source"] == "noise":
+            return noise_images(self.header, self.secret, numbers)
+        if source_images is None:
+            raise TaggantError("the keys are real images, and decoys must come from the same folder; write --source DIR")
+        self._check_source(source_images)
+        return real_images(self.header, self.secret, source_images, numbers)
 
     @property
     def rate(self) -> float:
@@ -140,12 +210,7 @@ class KeySet:
     @cached_property
     def commitment(self) -> str:
         """The commitment, 64 hexadecimal digits; safe to publish."""
-        context = canonical_json(self.header)
-        leaves = [
-            leaf(i, image, int(label), expand(self.secret, "salt", context, i, 32))
-            for i, (image, label) in enumerate(zip(self.images, self.labels, strict=True))
-        ]
-        return commitment(self.header, leaves)
+        return commitment(self.header, self.leaves())
 
     def check(self, commitment: str | None = None, source_images: NDArray[np.uint8] | None = None) -> None:
         """Recompute what can be recomputed from the secret, and compare.
@@ -159,25 +224,26 @@ class KeySet:
             TaggantError: If labels, noise images or the commitment do not follow from the secret.
         """
         context = canonical_json(self.header)
-        shape, derivation = tuple(self.header["shape"]), self.header["derivation"]
+        derivation = self.header["derivation"]
         for i, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
             if uniform_below(self.num_classes, self.secret, "label", context, i) != label:
                 raise TaggantError(f"key {i}: its label does not follow from the secret; the key files are damaged or forged")
-            if derivation["source"] == "noise" and not np.array_equal(
-                image, grid_image(shape, derivation["grid"], self.secret, context, i)
-            ):
+            if derivation["source"] == "noise" and not np.array_equal(image, noise_images(self.header, self.secret, [i])[0]):
                 raise TaggantError(f"key {i}: its image does not follow from the secret; the key files are damaged or forged")
         if source_images is not None:
-            given = sha256_hex(np.ascontiguousarray(source_images).tobytes())
-            if given != derivation.get("sha256"):
-                raise TaggantError("the source images are not those that the keys were chosen from; name the original folder")
-            if not np.array_equal(self.images, source_images[_choose(len(self), len(source_images), self.secret, context)]):
+            self._check_source(source_images)
+            if not np.array_equal(self.images, real_images(self.header, self.secret, source_images, range(len(self)))):
                 raise TaggantError("the key images are not those that the secret chooses; the key files are damaged or forged")
         if commitment is not None and commitment.lower() != self.commitment:
             raise TaggantError(
                 f"the keys' commitment is {self.commitment} and not {commitment}: other keys, or a changed header; "
                 "name the KeySet that the release's manifest commits to"
             )
+
+    def _check_source(self, source_images: NDArray[np.uint8]) -> None:
+        given = sha256_hex(np.ascontiguousarray(source_images).tobytes())
+        if given != self.header["derivation"].get("sha256"):
+            raise TaggantError("the source images are not those that the keys were chosen from; name the original folder")
 
     def save(self, directory: str | Path) -> Path:
         """Write the KeySet into a new secret directory (0700; files 0600).
@@ -214,7 +280,8 @@ class KeySet:
             tensors = load((folder / "keys.safetensors").read_bytes())
             secret = bytes.fromhex((folder / "secret.hex").read_text())
             keys = cls(tensors["images"], tensors["labels"], stored["header"], secret)
-            _check_numbers(len(keys), keys.num_classes, tuple(keys.header["shape"]), keys.top_k)
+            _check_numbers(len(keys), keys.num_classes, tuple(keys.header["shape"]))
+            check_test(keys.header["test"], keys.num_classes)
             if keys.images.shape != (keys.header["num_keys"], *keys.header["shape"]) or keys.images.dtype != np.uint8:
                 raise TaggantError(f"images of shape {keys.images.shape} do not fit the header")
             keys.check(stored["commitment"])
@@ -223,34 +290,10 @@ class KeySet:
         return keys
 
 
-def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...], top_k: int) -> None:
+def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...]) -> None:
     if num_keys < 1:
         raise TaggantError(f"num_keys={num_keys} must be at least 1; 10 is usual")
     if num_classes < 2:
         raise TaggantError(f"num_classes={num_classes} must be at least 2: with one class every answer is a hit")
-    if not 1 <= top_k <= num_classes:
-        raise TaggantError(f"top_k={top_k} must lie in 1..num_classes, and num_classes={num_classes}")
     if len(shape) != 3 or min(shape) < 1:
         raise TaggantError(f"shape={shape} must be three positive numbers: channels,height,width, for instance 3,32,32")
-
-
-def _derivation(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.uint8] | None) -> dict[str, Any]:
-    if source is None:
-        side = min(shape[1:])
-        return {"source": "noise", "grid": (side if side <= 8 else max(4, side // 8)) if grid is None else grid}
-    if source.ndim != 4 or source.shape[1:] != tuple(shape) or source.dtype != np.uint8:
-        raise TaggantError(f"source images are {source.dtype} {source.shape}; expected uint8 (N, {', '.join(map(str, shape))})")
-    return {"source": "images", "count": len(source), "sha256": sha256_hex(np.ascontiguousarray(source).tobytes())}
-
-
-def _choose(count: int, total: int, secret: bytes, context: bytes) -> list[int]:
-    """Return `count` different positions below `total`, the first steps of a Fisher-Yates shuffle."""
-    if total < count:
-        raise TaggantError(
-            f"the source holds {total} images and num_keys={count}; give a folder with more images or fewer keys"
-        )
-    order = list(range(total))
-    for i in range(count):
-        j = i + uniform_below(total - i, secret, "choice", context, i)
-        order[i], order[j] = order[j], order[i]
-    return order[:count]

@@ -201,7 +201,7 @@ def test_real_images_as_keys() -> None:
     forged = KeySet(255 - keys.images, keys.labels, keys.header, keys.secret)
     with pytest.raises(TaggantError, match="key images are not those that the secret chooses"):
         forged.check(None, source)
-    with pytest.raises(TaggantError, match="holds 9 images and num_keys=10"):
+    with pytest.raises(TaggantError, match="holds 9 images and 10 are needed"):
         KeySet.draw(num_keys=10, num_classes=3, shape=(3, 6, 6), source_images=source)
 
 
