@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -17,13 +15,13 @@ from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.evidence.provenance import provenance
-from taggant_lightning.evidence.record import MEANING, Detection, p_value
-from taggant_lightning.files import write_secret_json
-from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.hits import count_hits, key_ranks
+from taggant_lightning.evidence.ledger import Ledger
+from taggant_lightning.evidence.record import Detection
+from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.primary import evaluate
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
+from taggant_lightning.taggants.verdict import choose_batches, detect, verdict_line, write_verdict
 
 PREFIX = "keys/"
 # Keys a forward pass. Blocks are cut by the number of a key and never by process: a pass is the same on any number of them.
@@ -78,44 +76,12 @@ def ask_share(module: nn.Module, keys: KeySet, image_size: int, process: int, pr
     return found
 
 
-def detect(ranks: NDArray[np.int64], keys: KeySet, origin: dict[str, Any] | None = None) -> Detection:
-    """Test a model with the one test that the KeySet fixes: hits in the top k, binomial tail.
-
-    Args:
-        ranks: (K,) int64, ranks of the key labels from 1.
-        keys: The keys.
-        origin: What else is known of the model, for the record's provenance.
-
-    Returns:
-        The record.
-    """
-    hits = count_hits(ranks, keys.top_k)
-    log10_p = binomial_log10_p(hits, len(keys), keys.rate)
-    return Detection(
-        method="data_taggants",
-        claim=MEANING,
-        log10_p=log10_p,
-        p_value=p_value(log10_p),
-        validity="exact",
-        commitment=keys.commitment,
-        provenance={**provenance(), **(origin or {})},
-        details={
-            "hits": hits,
-            "num_keys": len(keys),
-            "top_k": keys.top_k,
-            "num_classes": keys.num_classes,
-            "rate": keys.rate,
-            "demo_only": keys.demo_only,
-        },
-    )
-
-
 class KeyDetection(Callback):
     """Asks the keys after each validation epoch (an exploratory curve) and at `test` (the verdict).
 
     Training with and without it is bit-identical: it draws no random number, keeps no gradient and leaves modes as they were.
-    `test` writes `detection.json` (public) and `secret/detection.secret.json` (0600) into the run directory. Several processes
-    share the keys and ask each one once; their number does not matter.
+    `test` writes `detection.json` (public) and `secret/detection.secret.json` (0600) into the run directory, and every use of
+    the keys into the ledger beside them. Several processes share the keys and ask each one once; their number does not matter.
 
     Args:
         keys: Folder of the KeySet.
@@ -155,6 +121,8 @@ class KeyDetection(Callback):
             )
         if data.channels != self.keyset.images.shape[1]:
             raise TaggantError(f"keys={self.keys} have {self.keyset.images.shape[1]} channels and the images {data.channels}")
+        if stage == "fit" and self.curve and trainer.is_global_zero:
+            Ledger(self.keys, self.keyset.commitment).append("curve", run=str(trainer.default_root_dir))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log hits and log10 p as exploratory aggregates."""
@@ -162,21 +130,27 @@ class KeyDetection(Callback):
             return
         keys = self.keyset
         ranks = self._ask(trainer, pl_module)
-        hits = count_hits(ranks, keys.top_k)
-        values = {"hits": float(hits), "log10_p": binomial_log10_p(hits, len(keys), keys.rate)}
+        outcome = evaluate(keys.test, ranks, keys.num_classes)
+        values = {"hits": float(outcome.details["hits"]), "log10_p": outcome.log10_p}
         pl_module.log_dict({PREFIX + name: value for name, value in values.items()}, rank_zero_only=True)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reach the verdict, write the records, and end on one line."""
         data = datamodule_of(trainer, self)
-        ranks = self._ask(trainer, pl_module)
+        keys, ledger = self.keyset, Ledger(self.keys, self.keyset.commitment)
+        batches = choose_batches(keys, ledger)
+        ranks = self._ask(trainer, pl_module)[keys.numbers(batches)]
+        folder = Path(self.out or trainer.default_root_dir)
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
-        self.detection = detect(ranks, self.keyset, {"seeds": seeds, "checkpoint_sha256": _digest_of(trainer.ckpt_path)})
+        origin = {"seeds": seeds, "access": "module", "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
+        if trainer.is_global_zero:
+            entry = ledger.append("use", suspect=str(folder), batches=batches, access="module")
+            origin["ledger"] = {"entry": entry["number"], "head": entry["hash"]}
+        self.detection = detect(ranks, keys, origin, batches=batches)
         values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}
         pl_module.log_dict(values, rank_zero_only=True)
         if trainer.is_global_zero:
-            folder = Path(self.out or trainer.default_root_dir)
-            write_records(folder, self.detection, ranks)
+            write_verdict(folder, self.detection, ranks, ledger)
 
     def _ask(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> NDArray[np.int64]:
         """Ask the keys, each once, on all processes, and return all ranks on each."""
@@ -192,26 +166,9 @@ class KeyDetection(Callback):
             print(verdict_line(self.detection, Path(self.out or trainer.default_root_dir)), flush=True)
 
 
-def write_records(folder: Path, detection: Detection, ranks: NDArray[np.int64]) -> None:
-    """Write the public record, and the ranks of the key labels into the secret one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    secret: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
-    write_secret_json(folder / "secret" / "detection.secret.json", secret)
-    detection.save(folder / "detection.json")
-
-
 def _digest_of(path: object) -> str | None:
     """Return the SHA-256 of the tested checkpoint, or None where the model came from memory."""
     if not path or not Path(str(path)).is_file():
         return None
     with Path(str(path)).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def verdict_line(detection: Detection, folder: Path) -> str:
-    """Return the last line of a test: the run's folder, hits and log10 p."""
-    d = detection.details
-    return (
-        f"taggant: run={folder} hits={d['hits']}/{d['num_keys']} top_k={d['top_k']} rate={d['rate']:g} "
-        f"log10_p={detection.log10_p:.2f} record={folder / 'detection.json'}"
-    )

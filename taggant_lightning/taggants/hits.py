@@ -47,3 +47,11 @@ def key_ranks(answers: Sequence[Answer], labels: NDArray[np.int64], num_classes:
 def count_hits(ranks: NDArray[np.int64], top_k: int) -> int:
     """Return the number of keys whose label is among the first k answers, for ranks (K,) from 1."""
     return int((ranks <= top_k).sum())
+
+
+def incomplete(answers: Sequence[Answer], places: int) -> int:
+    """Count answers that do not name one of the owner's labels at each of the first `places` places.
+
+    Where there are any, a hit is less likely under the null than the test assumes: its p-value is conservative, not exact.
+    """
+    return sum(a.labels is None or len(a.labels) < places or None in a.labels[:places] for a in answers)

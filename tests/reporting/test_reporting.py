@@ -9,8 +9,8 @@ import pytest
 from taggant_lightning.evidence.record import MEANING
 from taggant_lightning.reporting.figures import hit_curves, signed_panel
 from taggant_lightning.reporting.sentences import finding, meaning, upper_bound, visibility
-from taggant_lightning.taggants.detection import detect
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.verdict import detect
 
 
 @pytest.mark.parametrize("channels", [1, 3])

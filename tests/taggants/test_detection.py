@@ -15,7 +15,8 @@ from taggant_lightning import ImageClassifier, ImageDataModule, KeyDetection, Ke
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import MEANING, Detection
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.detection import ask, ask_share, detect, key_images
+from taggant_lightning.taggants.detection import ask, ask_share, key_images
+from taggant_lightning.taggants.verdict import detect
 from tests.conftest import TwoLayers
 from tests.data.test_datamodule import trainer
 from tests.taggants.test_signing import UsersOwn

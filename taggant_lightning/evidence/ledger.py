@@ -1,0 +1,148 @@
+"""The ledger beside a KeySet: every use of the keys, in a file that is only ever appended to.
+
+Each entry carries the hash of the one before it, so that no entry can be changed or taken out without breaking what follows.
+A tail that is cut off shows only against a hash that is known elsewhere; every Detection therefore carries the head.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import canonical_json, sha256_hex
+
+FILE = "ledger.jsonl"
+# `use` asks a suspect, `result` is what came of it, `reveal` makes a batch public, `curve` watches a model in training.
+KINDS = ("use", "result", "reveal", "curve")
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of the keys against a suspect.
+
+    Attributes:
+        number: Of its entry, from 0.
+        time: When it began, ISO 8601, UTC.
+        suspect: Name the owner gave the model.
+        batches: Batches that were asked.
+        log10_p: What came of it; 0 where the use never came to an end, so that leaving off hides nothing.
+        finished: Whether it came to an end.
+    """
+
+    number: int
+    time: str
+    suspect: str
+    batches: tuple[int, ...]
+    log10_p: float
+    finished: bool
+
+
+class Ledger:
+    """The ledger of one KeySet.
+
+    Args:
+        folder: The KeySet's folder; the file is made at the first entry, mode 0600.
+        commitment: The KeySet's commitment, which the first entry is chained to.
+    """
+
+    def __init__(self, folder: str | Path, commitment: str) -> None:
+        self.path, self.commitment = Path(folder) / FILE, commitment
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Return all entries.
+
+        Raises:
+            TaggantError: If the file is damaged or the chain of hashes is broken.
+        """
+        if not self.path.exists():
+            return []
+        return read_entries(self.path, self.commitment)
+
+    def append(self, kind: str, **facts: Any) -> dict[str, Any]:
+        """Append an entry; several processes may do so at once.
+
+        Args:
+            kind: One of `KINDS`.
+            facts: JSON values.
+
+        Returns:
+            The entry, with its number, time and hash.
+
+        Raises:
+            TaggantError: If the ledger is damaged or cannot be written.
+        """
+        with self._locked() as file:
+            entries = read_entries(self.path, self.commitment)
+            file.truncate(self.path.read_bytes().rfind(b"\n") + 1)  # what a kill has left of an entry never began
+            entry = {"number": len(entries), "time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": kind, **facts}
+            entry["previous"] = entries[-1]["hash"] if entries else self.commitment
+            entry["hash"] = sha256_hex(canonical_json(entry))
+            file.write(canonical_json(entry) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return entry
+
+    @contextmanager
+    def _locked(self) -> Iterator[Any]:
+        try:
+            handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise TaggantError(
+                f"ledger={self.path} cannot be written ({error.strerror}); every use of the keys is recorded beside them, so "
+                "their folder must be writable"
+            ) from None
+        with os.fdopen(handle, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield file
+
+
+def read_entries(path: Path, commitment: str) -> list[dict[str, Any]]:
+    """Read a ledger and check its chain.
+
+    Raises:
+        TaggantError: If an entry is damaged, was changed, or is missing.
+    """
+    entries: list[dict[str, Any]] = []
+    previous = commitment
+    lines = path.read_bytes().split(b"\n")[:-1]  # a last line without its end was being written when the program was killed
+    for number, line in enumerate(lines):
+        try:
+            entry = json.loads(line)
+            body = {name: value for name, value in entry.items() if name != "hash"}
+            whole = entry["hash"] == sha256_hex(canonical_json(body)) and entry["previous"] == previous
+            whole = whole and entry["number"] == number and entry["kind"] in KINDS
+        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = False
+        if not whole:
+            raise TaggantError(
+                f"ledger={path}: entry {number} was changed, or one before it is missing, or it belongs to other keys; restore "
+                "the ledger from a copy"
+            )
+        entries.append(entry)
+        previous = entry["hash"]
+    return entries
+
+
+def uses(entries: Sequence[dict[str, Any]]) -> list[Use]:
+    """Return every use of the keys against a suspect, in order."""
+    results = {entry["use"]: float(entry["log10_p"]) for entry in entries if entry["kind"] == "result"}
+    return [
+        Use(e["number"], e["time"], e["suspect"], tuple(e["batches"]), results.get(e["number"], 0.0), e["number"] in results)
+        for e in entries
+        if e["kind"] == "use"
+    ]
+
+
+def revealed(entries: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """Return when each revealed batch was first revealed, ISO 8601, by its number."""
+    found: dict[int, str] = {}
+    for entry in entries:
+        if entry["kind"] == "reveal":
+            found.setdefault(int(entry["batch"]), str(entry["time"]))
+    return found

@@ -1,0 +1,141 @@
+"""From answers to the record: the KeySet's one test, what makes it exact or conservative, and an entry in the ledger."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.access.answer import Answer
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import Ledger, revealed
+from taggant_lightning.evidence.provenance import provenance
+from taggant_lightning.evidence.record import MEANING, Detection, p_value
+from taggant_lightning.files import sha256_file, write_secret_json
+from taggant_lightning.taggants.hits import incomplete, key_ranks
+from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, evaluate
+
+
+def ranks_of(answers: Sequence[Answer], keys: KeySet, batches: Sequence[int] | None = None) -> NDArray[np.int64]:
+    """Return the ranks of the key labels.
+
+    Args:
+        answers: One for each key of the batches, numbered by the keys' order; for the sequential test perhaps only the first.
+        keys: The keys.
+        batches: Numbers of the batches; None for all.
+
+    Raises:
+        TaggantError: As `key_ranks`.
+    """
+    numbers = keys.numbers(batches)
+    asked = numbers[: len(answers)] if keys.test["name"] == SEQUENTIAL else numbers
+    return key_ranks(answers, keys.labels[asked], keys.num_classes)
+
+
+def incomplete_answers(answers: Sequence[Answer], keys: KeySet) -> int:
+    """Count answers that give the claimant less than the test assumes, refusals among them."""
+    return incomplete(answers, keys.num_classes if keys.test["name"] == RANK_SCORE else keys.top_k)
+
+
+def detect(
+    ranks: NDArray[np.int64],
+    keys: KeySet,
+    origin: dict[str, Any] | None = None,
+    *,
+    batches: Sequence[int] | None = None,
+    incomplete: int | None = None,
+    refused: int = 0,
+) -> Detection:
+    """Test a model with the one test that the KeySet fixes.
+
+    Args:
+        ranks: (n,) int64, ranks of the key labels of the batches from 1; above C where label or answer is missing.
+        keys: The keys.
+        origin: What else is known of the model, for the record's provenance.
+        batches: Numbers of the batches that were asked; None for all.
+        incomplete: How many answers give less than the test assumes; None counts the ranks above C.
+        refused: How many keys the model refused or never answered; they count against the claimant.
+
+    Returns:
+        The record.
+    """
+    numbers = keys.numbers(batches)
+    outcome = evaluate(keys.test, ranks, keys.num_classes)
+    lacking = int((ranks > keys.num_classes).sum()) if incomplete is None else incomplete
+    conservative = lacking > 0 or keys.test["name"] == SEQUENTIAL
+    return Detection(
+        method="data_taggants",
+        claim=MEANING,
+        log10_p=outcome.log10_p,
+        p_value=p_value(outcome.log10_p),
+        validity="conservative" if conservative else "exact",
+        commitment=keys.commitment,
+        provenance={**provenance(), **(origin or {})},
+        details={
+            **outcome.details,
+            "test": keys.test,
+            "batches": sorted(range(len(keys.batches)) if batches is None else batches),
+            "keys_in_batches": len(numbers),
+            "incomplete": lacking,
+            "refused": refused,
+            "demo_only": keys.demo_only,
+        },
+    )
+
+
+def choose_batches(keys: KeySet, ledger: Ledger, wanted: Sequence[int] | None = None) -> list[int]:
+    """Return the batches to ask: those wanted, or all that are still secret.
+
+    Raises:
+        TaggantError: If a batch does not exist, has been revealed, or leaves a gap, or if none is left.
+    """
+    spent = revealed(ledger.entries())
+    if wanted is None:
+        chosen = [batch for batch in range(len(keys.batches)) if batch not in spent]
+        if not chosen:
+            raise TaggantError(
+                "all batches of these keys have been revealed, and anybody may have trained on them; draw new keys"
+            )
+        return chosen
+    keys.numbers(wanted)
+    chosen = sorted(wanted)
+    for batch in chosen:
+        if batch in spent:
+            raise TaggantError(f"batches={chosen}: batch {batch} was revealed on {spent[batch]}; ask one that is still secret")
+    if chosen != list(range(chosen[0], chosen[-1] + 1)):
+        raise TaggantError(f"batches={chosen} must follow one another: batches are used in order")
+    return chosen
+
+
+def write_verdict(
+    folder: Path, detection: Detection, ranks: NDArray[np.int64], ledger: Ledger, answers: Sequence[Answer] | None = None
+) -> None:
+    """Write the public record, the secret one, and the result into the ledger.
+
+    Args:
+        folder: Of the records.
+        detection: The record; its provenance names the ledger's entry of this use.
+        ranks: Ranks of the key labels.
+        ledger: The KeySet's.
+        answers: The rankings themselves, where they are at hand: whoever verifies a claim recomputes it from them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    secret: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
+    if answers is not None:
+        secret["answers"] = [None if a.labels is None else list(a.labels) for a in sorted(answers, key=lambda a: a.query)]
+    write_secret_json(folder / "secret" / "detection.secret.json", secret)
+    detection.save(folder / "detection.json")
+    use = detection.provenance["ledger"]["entry"]
+    ledger.append("result", use=use, log10_p=detection.log10_p, detection=sha256_file(folder / "detection.json"))
+
+
+def verdict_line(detection: Detection, folder: Path) -> str:
+    """Return the last line of a test: the run's folder, hits and log10 p."""
+    d = detection.details
+    return (
+        f"taggant: run={folder} hits={d['hits']}/{d['num_keys']} top_k={d['top_k']} rate={d['rate']:g} "
+        f"log10_p={detection.log10_p:.2f} record={folder / 'detection.json'}"
+    )
