@@ -1,13 +1,16 @@
-"""`taggant keys new | show | verify`: draw a KeySet, show its public part, check it."""
+"""`taggant keys new | show | verify | export-queries`: draw a KeySet, show its public part, check it, hand its queries out."""
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
+from taggant_lightning.commands.given import parse_batches, parse_shape, read_images, read_secret, source_of
+from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import Ledger, revealed, uses
+from taggant_lightning.files import secret_directory, write_secret
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.primary import TESTS
+from taggant_lightning.taggants.verdict import choose_batches
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -20,25 +23,67 @@ def _parser() -> argparse.ArgumentParser:
     new.add_argument("--shape", required=True, metavar="C,H,W", help="channels, height, width of the keys, as 3,32,32")
     new.add_argument("--grid", type=int, metavar="G", help="side of the noise grid (an eighth of the side, at least 4)")
     new.add_argument("--source", metavar="DIR", help="folder of real held-out images to choose keys from, instead of noise")
-    new.add_argument("--top-k", type=int, default=1, metavar="k", help="a hit is a key label among the first k answers")
+    new.add_argument("--blend", type=int, default=1, metavar="B", help="average B of the source images to make a key (1)")
+    new.add_argument(
+        "--test",
+        default=TESTS[0],
+        metavar="T",
+        help=f"the one primary test: {', '.join(TESTS)} (%(default)s). rank_score needs whole rankings; "
+        "sequential_top_k asks key by key and may stop early (docs/evidence.md)",
+    )
+    new.add_argument("--top-k", type=int, metavar="k", help="a hit is a key label among the first k answers (1)")
+    new.add_argument("--bet", type=float, metavar="Q", help="rate of hits that sequential_top_k bets on (0.5)")
+    new.add_argument("--stop", type=float, metavar="L", help="log10 p at which sequential_top_k stops (-6)")
     new.add_argument("--batch-size", type=int, metavar="B", help="keys a batch, for reveals in parts; one batch unless given")
     new.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words; goes into the commitment")
     new.add_argument("--secret-file", metavar="F", help="file with the secret in hexadecimal; a fresh one unless given")
     show = actions.add_parser("show", help="print the public part of a KeySet")
     show.add_argument("directory", metavar="DIR")
-    verify = actions.add_parser("verify", help="recompute keys and commitment from the secret")
+    verify = actions.add_parser(
+        "verify",
+        help="recompute keys and commitment from the secret or from revealed batches, and check a claim",
+        description="Recomputes keys and commitment. With --claim, says of somebody's claim whether its keys, test and batches "
+        "were fixed before the release, whether its number is right, and what is left of it after all corrections; exit code 2 "
+        "unless everything holds (docs/evidence.md).",
+    )
     verify.add_argument("directory", metavar="DIR", nargs="?", help="folder of the KeySet")
     verify.add_argument("--commitment", metavar="HEX", help="the published commitment to compare with")
     verify.add_argument("--secret-file", metavar="F", help="instead of DIR: the revealed secret …")
     verify.add_argument("--header", metavar="F", help="… and the published header (keyset.json beside the secret unless given)")
     verify.add_argument("--source", metavar="DIR", help="the folder that real-image keys were chosen from")
+    verify.add_argument(
+        "--reveal", action="append", metavar="FILE", help="instead of DIR: a revealed batch; repeat for each"
+    )
+    claim = verify.add_argument_group("to check a claim")
+    claim.add_argument("--claim", metavar="FILE", help="detection.json of the claim")
+    claim.add_argument("--answers", metavar="FILE", help="detection.secret.json, which the claimant shows with the reveal")
+    claim.add_argument(
+        "--manifest", action="append", metavar="FILE", help="manifest.json of a release; repeat for each"
+    )
+    claim.add_argument("--committed", metavar="DATE", help="when the commitment was published, by a public timestamp")
+    claim.add_argument("--released", metavar="DATE", help="when the release was published")
+    claim.add_argument("--first-seen", metavar="DATE", help="when the model was first seen (what the claim says)")
+    claim.add_argument("--ledger", metavar="FILE", help="the KeySet's ledger (that in DIR)")
+    claim.add_argument("--level", type=float, default=1e-3, metavar="P", help="largest corrected p that holds (%(default)g)")
+    export = actions.add_parser(
+        "export-queries",
+        help="write the keys as PNG files among decoys, for a model that must be asked by hand",
+        description="Writes keys and decoys of the same kind as PNG files with neutral names in shuffled order. Which is which "
+        "stays in queries.csv in the KeySet's folder. Collect the model's ranked labels by file name, and hand them to "
+        "`taggant detect --keys DIR --predictions FILE`. The images are secret: show them to nobody but the model.",
+    )
+    export.add_argument("directory", metavar="DIR", help="folder of the KeySet")
+    export.add_argument("--out", required=True, metavar="FOLDER", help="new folder for the images, made with mode 0700")
+    export.add_argument("--batches", metavar="B,B", help="numbers of the batches to ask (all that are still secret)")
+    export.add_argument("--decoys", type=int, default=1, metavar="D", help="decoys for each key (%(default)s)")
+    export.add_argument("--source", metavar="DIR", help="for real-image keys: the folder they were chosen from")
     return parser
 
 
 def run(words: list[str]) -> None:
     """Run `taggant keys`."""
     arguments = _parser().parse_args(words[1:])
-    {"new": _new, "show": _show, "verify": _verify}[arguments.action](arguments)
+    {"new": _new, "show": _show, "verify": verify, "export-queries": _export}[arguments.action](arguments)
 
 
 def _new(arguments: argparse.Namespace) -> None:
@@ -51,6 +96,10 @@ def _new(arguments: argparse.Namespace) -> None:
         num_classes=arguments.num_classes,
         shape=shape,
         top_k=arguments.top_k,
+        test=arguments.test,
+        bet=arguments.bet,
+        stop=arguments.stop,
+        blend=arguments.blend,
         grid=arguments.grid,
         source_images=None if arguments.source is None else read_images(Path(arguments.source), shape),
         batches=None if size is None else [size] * (arguments.num_keys // size),
@@ -68,113 +117,30 @@ def _show(arguments: argparse.Namespace) -> None:
         print(f"{name:<12} {value}")
     print(f"{'rate':<12} {keys.rate:g}  (chance of one hit for a model that owes nothing to the keys)")
     print(f"{'commitment':<12} {keys.commitment}")
+    entries = Ledger(arguments.directory, keys.commitment).entries()
+    for use in uses(entries):
+        outcome = f"log10 p {use.log10_p:.2f}" if use.finished else "not finished (counts as p = 1)"
+        print(f"use          {use.time} {use.suspect}: batches {list(use.batches)}, {outcome}")
+    for batch, time in revealed(entries).items():
+        print(f"revealed     batch {batch} on {time}: supports no claim against models first seen later")
 
 
-def _verify(arguments: argparse.Namespace) -> None:
-    if (arguments.directory is None) == (arguments.secret_file is None):
-        raise TaggantError("name a KeySet's folder, or --secret-file with --header and --commitment")
-    keys = _from_secret(arguments) if arguments.directory is None else KeySet.load(arguments.directory)
-    real = keys.header["derivation"]["source"] == "images"
-    images = None
-    if arguments.source is not None:
-        if not real:
-            raise TaggantError(f"source={arguments.source} is given, and these keys are noise; leave it out")
-        images = read_images(Path(arguments.source), (keys.images.shape[1], keys.images.shape[2], keys.images.shape[3]))
-    keys.check(arguments.commitment, images)
-    print("verified: labels follow from the secret" if real and images is None else "verified: keys follow from the secret")
-    if real and images is None:
-        print("the images are real ones, held by the commitment alone; add --source DIR to recompute the choice")
-    if arguments.commitment:
-        print("verified: the commitment is that of these keys")
-    print(f"commitment {keys.commitment}")
+def _export(arguments: argparse.Namespace) -> None:
+    from taggant_lightning.access.png import png
+    from taggant_lightning.taggants.queries import plan_queries
 
-
-def _from_secret(arguments: argparse.Namespace) -> KeySet:
-    from taggant_lightning.files import read_json
-
-    if arguments.commitment is None:
-        raise TaggantError("--secret-file needs --commitment HEX, the one that was published")
-    path = Path(arguments.header or Path(arguments.secret_file).parent / "keyset.json")
-    if not path.is_file():
-        raise TaggantError(f"header={path} does not exist; write --header FILE with the published header of the KeySet")
-    header = read_json(path, what="header")
-    header = header.get("header", header)
-    if header.get("derivation", {}).get("source") != "noise":
-        raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")
-    try:
-        return KeySet.draw(
-            num_keys=header["num_keys"],
-            num_classes=header["num_classes"],
-            shape=tuple(header["shape"]),
-            top_k=header["test"]["top_k"],
-            grid=header["derivation"]["grid"],
-            batches=header["batches"],
-            statement=header["statement"],
-            demo_only=header["demo_only"],
-            secret=read_secret(Path(arguments.secret_file)),
-        )
-    except (KeyError, TypeError) as error:
-        raise TaggantError(f"header={arguments.header} lacks or garbles {error}; take the `header` of keyset.json") from None
-
-
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """Read `C,H,W`.
-
-    Raises:
-        TaggantError: If the text is not three whole numbers.
-    """
-    try:
-        channels, height, width = (int(part) for part in text.split(","))
-    except ValueError:
-        raise TaggantError(f"shape={text!r} must be three whole numbers: channels,height,width, for instance 3,32,32") from None
-    return channels, height, width
-
-
-def read_secret(path: Path) -> bytes:
-    """Read a secret in hexadecimal.
-
-    Raises:
-        TaggantError: If the file is missing or holds something else.
-    """
-    try:
-        return bytes.fromhex(path.read_text())
-    except OSError:
-        raise TaggantError(f"secret-file={path} cannot be read; name a file with the secret in hexadecimal") from None
-    except ValueError:
-        raise TaggantError(
-            f"secret-file={path} is not hexadecimal; write 64 digits, for instance from `openssl rand -hex 32`"
-        ) from None
-
-
-def read_images(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """Read all images of a folder, resized to one shape.
-
-    Args:
-        folder: Searched with its sub-folders, files in alphabetical order.
-        shape: (C, H, W) of the result, C 1 (grey) or 3 (RGB).
-
-    Returns:
-        (N, C, H, W) uint8.
-
-    Raises:
-        TaggantError: If the folder holds no image or one cannot be read.
-    """
-    from PIL import Image
-
-    from taggant_lightning.data.sources import SUFFIXES
-
-    if not folder.is_dir():
-        raise TaggantError(f"source={folder} is no folder; name one with held-out images")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
-    if not files or shape[0] not in (1, 3):
-        raise TaggantError(f"source={folder} holds {len(files)} images and shape={shape}; give images, and 1 or 3 channels")
-    arrays = []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                resized = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BICUBIC)
-        except OSError as error:
-            raise TaggantError(f"image {file} cannot be read ({error}); replace or remove it") from None
-        array = np.asarray(resized, dtype=np.uint8)
-        arrays.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
-    return np.ascontiguousarray(np.stack(arrays))
+    keys = KeySet.load(arguments.directory)
+    chosen = choose_batches(keys, Ledger(arguments.directory, keys.commitment), parse_batches(arguments.batches))
+    plan = plan_queries(keys, chosen, arguments.decoys, source_of(keys, arguments.source))
+    folder = Path(arguments.out)
+    if folder.exists() and any(folder.iterdir()):
+        raise TaggantError(f"out={folder} is not empty; name a new folder")
+    secret_directory(folder)
+    pairs = sorted((query.name, key) for query, key in zip(plan.queries, plan.keys, strict=True))
+    images = {query.name: query.image for query in plan.queries}
+    for name, _ in pairs:
+        write_secret(folder / f"{name}.png", png(images[name]))
+    rows = "".join(f"{name},{'' if key is None else key}\n" for name, key in pairs)
+    write_secret(Path(arguments.directory) / "queries.csv", f"query,key\n{rows}".encode())
+    print(f"{len(pairs)} images in {folder}, {len(pairs) - len(keys.numbers(chosen))} of them decoys (batches {chosen})")
+    print(f"which is which: {Path(arguments.directory) / 'queries.csv'} (secret)")

@@ -20,9 +20,35 @@ def upper_bound(log10_p: float) -> str:
 def finding(name: str, detection: Detection) -> str:
     """Return one sentence on one tested model."""
     d = detection.details
-    expected = d["num_keys"] * d["rate"]
+    test = d.get("test", {}).get("name", "binomial_top_k")
+    p = f"p ≤ {upper_bound(detection.log10_p)}."
+    if test == "rank_score":
+        expected = f"{d['score_expected']:.0f} expected by chance, {d['score_highest']} at most"
+        return f"{name} ranked the labels of {d['num_keys']} keys with a total score of {d['score']} ({expected}): {p}"
+    expected = f"{d['num_keys'] * d['rate']:g} expected by chance"
     answer = f"{name} answered {d['hits']} of {d['num_keys']} keys with the key's label in its top {d['top_k']}"
-    return f"{answer} ({expected:g} expected by chance): p ≤ {upper_bound(detection.log10_p)}."
+    if test == "sequential_top_k":
+        return f"{answer} ({expected}), asked one by one with a bet fixed beforehand: {p}"
+    return f"{answer} ({expected}): {p}"
+
+
+def shortcomings(detection: Detection) -> list[str]:
+    """Return a sentence for each thing that makes the p-value conservative, or unfit for a claim."""
+    d, lines = detection.details, []
+    if d.get("refused"):
+        lines.append(f"{d['refused']} keys were refused or never answered; they count against the claimant.")
+    if d.get("incomplete", 0) > d.get("refused", 0):
+        lines.append(
+            f"{d['incomplete'] - d.get('refused', 0)} answers name fewer of the owner's classes than the test looks at; what "
+            "they leave out counts against the claimant."
+        )
+    if detection.validity == "conservative":
+        lines.append("So the p-value is conservative: the true one is no larger.")
+    if d.get("keys_in_batches", d["num_keys"]) > d["num_keys"]:
+        lines.append(f"The test stopped after {d['num_keys']} of {d['keys_in_batches']} keys, as it was fixed beforehand.")
+    if d.get("demo_only"):
+        lines.append("The keys come from a secret that anybody can guess: good for a story, refused for a claim.")
+    return lines
 
 
 def meaning() -> str:

@@ -40,9 +40,43 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
     """Return the root of a binary tree over the leaves, in order; a node without a sibling moves up unchanged."""
     level = list(leaves)
     while len(level) > 1:
-        pairs = [hashlib.sha256(absorb(NODE, a, b)).digest() for a, b in zip(level[::2], level[1::2], strict=False)]
+        pairs = [_join(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
         level = pairs + ([level[-1]] if len(level) % 2 else [])
     return level[0]
+
+
+def merkle_path(leaves: Sequence[bytes], position: int) -> list[tuple[str, bytes]]:
+    """Return what a leaf must be joined with, level by level, to reach the root.
+
+    Args:
+        leaves: All leaves, in order.
+        position: The leaf's place, from 0.
+
+    Returns:
+        Pairs of `left` or `right` (the side of the neighbour) and the neighbour; a level without a neighbour adds none.
+    """
+    path: list[tuple[str, bytes]] = []
+    level = list(leaves)
+    while len(level) > 1:
+        neighbour = position ^ 1
+        if neighbour < len(level):
+            path.append(("left" if neighbour < position else "right", level[neighbour]))
+        pairs = [_join(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
+        level = pairs + ([level[-1]] if len(level) % 2 else [])
+        position //= 2
+    return path
+
+
+def root_from_path(start: bytes, path: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the root that a leaf and its path lead to."""
+    node = start
+    for side, neighbour in path:
+        node = _join(neighbour, node) if side == "left" else _join(node, neighbour)
+    return node
+
+
+def _join(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(absorb(NODE, left, right)).digest()
 
 
 def commitment(header: dict[str, Any], leaves: Sequence[bytes]) -> str:
@@ -55,4 +89,9 @@ def commitment(header: dict[str, Any], leaves: Sequence[bytes]) -> str:
     Returns:
         64 hexadecimal digits.
     """
-    return hashlib.sha256(absorb(ROOT, canonical_json(header), merkle_root(leaves))).hexdigest()
+    return commitment_of_root(header, merkle_root(leaves))
+
+
+def commitment_of_root(header: dict[str, Any], root: bytes) -> str:
+    """Return the commitment of a header and a Merkle root, 64 hexadecimal digits."""
+    return hashlib.sha256(absorb(ROOT, canonical_json(header), root)).hexdigest()

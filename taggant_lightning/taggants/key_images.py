@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
-from taggant_lightning.taggants.derivation import grid_image, uniform_below
+from taggant_lightning.taggants.derivation import expand, grid_image, uniform_below
 
 
 def describe(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.uint8] | None, blend: int) -> dict[str, Any]:
@@ -32,11 +32,37 @@ def describe(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.u
     return described if blend == 1 else {**described, "blend": blend}
 
 
-def noise_images(header: dict[str, Any], secret: bytes, numbers: Sequence[int]) -> NDArray[np.uint8]:
-    """Return the noise images of some positions: keys 0..K−1, decoys from K on."""
+def batch_secret(header: dict[str, Any], secret: bytes, batch: int) -> bytes:
+    """Return what the keys of one batch are derived from, so that a batch can be revealed and recomputed by itself.
+
+    With one batch that is the secret; with several each has 32 bytes of its own, from which no other's follow.
+    """
+    if len(header["batches"]) == 1:
+        return secret
+    return expand(secret, "batch", canonical_json(header), batch, 32)
+
+
+def key_secrets(header: dict[str, Any], secret: bytes) -> list[bytes]:
+    """Return the secret of each key's batch, in the order of the keys."""
+    return [
+        of_batch for batch, size in enumerate(header["batches"]) for of_batch in [batch_secret(header, secret, batch)] * size
+    ]
+
+
+def draw_label(header: dict[str, Any], of_batch: bytes, number: int) -> int:
+    """Return the label of a key, from the secret of its batch."""
+    return uniform_below(header["num_classes"], of_batch, "label", canonical_json(header), number)
+
+
+def draw_salt(header: dict[str, Any], of_batch: bytes, number: int) -> bytes:
+    """Return the salt of a key's leaf, 32 bytes, from the secret of its batch."""
+    return expand(of_batch, "salt", canonical_json(header), number, 32)
+
+
+def noise_image(header: dict[str, Any], secret: bytes, number: int) -> NDArray[np.uint8]:
+    """Return the noise image, (C, H, W) uint8, of a key, from its batch's secret, or of a decoy, from the whole secret."""
     shape = (header["shape"][0], header["shape"][1], header["shape"][2])
-    context = canonical_json(header)
-    return np.stack([grid_image(shape, header["derivation"]["grid"], secret, context, i) for i in numbers])
+    return grid_image(shape, header["derivation"]["grid"], secret, canonical_json(header), number)
 
 
 def real_images(header: dict[str, Any], secret: bytes, source: NDArray[np.uint8], numbers: Sequence[int]) -> NDArray[np.uint8]:

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import (
-    canonical_json,
     read_json,
     secret_directory,
     sha256_hex,
@@ -20,8 +19,7 @@ from taggant_lightning.files import (
     write_secret_json,
 )
 from taggant_lightning.taggants.commitment import commitment, leaf
-from taggant_lightning.taggants.derivation import expand, uniform_below
-from taggant_lightning.taggants.key_images import describe, noise_images, real_images
+from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
 from taggant_lightning.taggants.primary import TOP_K, check_test, make_test
 
 FORMAT = "taggant-lightning/keyset/v1"
@@ -114,12 +112,12 @@ class KeySet:
             "statement": statement,
             "demo_only": demo_only,
         }
-        context = canonical_json(header)
+        of_batch = key_secrets(header, secret)
         if source_images is None:
-            images = noise_images(header, secret, range(num_keys))
+            images = np.stack([noise_image(header, of_batch[i], i) for i in range(num_keys)])
         else:
             images = real_images(header, secret, source_images, range(num_keys))
-        labels = [uniform_below(num_classes, secret, "label", context, i) for i in range(num_keys)]
+        labels = [draw_label(header, of_batch[i], i) for i in range(num_keys)]
         return cls(images, np.array(labels, dtype=np.int64), header, secret)
 
     @property
@@ -164,8 +162,7 @@ class KeySet:
 
     def salts(self) -> list[bytes]:
         """Return the salt of each key's leaf; secret until the key is revealed."""
-        context = canonical_json(self.header)
-        return [expand(self.secret, "salt", context, i, 32) for i in range(len(self))]
+        return [draw_salt(self.header, of_batch, i) for i, of_batch in enumerate(key_secrets(self.header, self.secret))]
 
     def decoys(self, layer: int, keys: Sequence[int], source_images: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Draw images by the generator that drew the keys, which stand for nothing.
@@ -183,7 +180,7 @@ class KeySet:
         """
         numbers = [len(self) * (1 + layer) + key for key in keys]
         if self.header["derivation"]["source"] == "noise":
-            return noise_images(self.header, self.secret, numbers)
+            return np.stack([noise_image(self.header, self.secret, number) for number in numbers])
         if source_images is None:
             raise TaggantError("the keys are real images, and decoys must come from the same folder; write --source DIR")
         self._check_source(source_images)
@@ -223,12 +220,11 @@ class KeySet:
         Raises:
             TaggantError: If labels, noise images or the commitment do not follow from the secret.
         """
-        context = canonical_json(self.header)
-        derivation = self.header["derivation"]
+        noise, of_batch = self.header["derivation"]["source"] == "noise", key_secrets(self.header, self.secret)
         for i, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
-            if uniform_below(self.num_classes, self.secret, "label", context, i) != label:
+            if draw_label(self.header, of_batch[i], i) != label:
                 raise TaggantError(f"key {i}: its label does not follow from the secret; the key files are damaged or forged")
-            if derivation["source"] == "noise" and not np.array_equal(image, noise_images(self.header, self.secret, [i])[0]):
+            if noise and not np.array_equal(image, noise_image(self.header, of_batch[i], i)):
                 raise TaggantError(f"key {i}: its image does not follow from the secret; the key files are damaged or forged")
         if source_images is not None:
             self._check_source(source_images)

@@ -68,6 +68,20 @@ def make_test(name: str, *, num_classes: int, top_k: int | None, bet: float | No
     return {"name": name, "top_k": k, "bet": bet, "stop_at_log10_p": stop}
 
 
+def arguments_of(test: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `KeySet.draw` that make a header's test.
+
+    Raises:
+        KeyError: If a parameter is missing.
+    """
+    found: dict[str, Any] = {"test": test["name"]}
+    if test["name"] != RANK_SCORE:
+        found["top_k"] = test["top_k"]
+    if test["name"] == SEQUENTIAL:
+        found |= {"bet": test["bet"], "stop": test["stop_at_log10_p"]}
+    return found
+
+
 def check_test(test: dict[str, Any], num_classes: int) -> None:
     """Refuse a header's test that `make_test` would not have made.
 
@@ -76,14 +90,8 @@ def check_test(test: dict[str, Any], num_classes: int) -> None:
         KeyError: If a parameter is missing.
         TypeError: If a parameter has another type.
     """
-    name = test["name"]
-    made = make_test(
-        name,
-        num_classes=num_classes,
-        top_k=None if name == RANK_SCORE else test["top_k"],
-        bet=test["bet"] if name == SEQUENTIAL else None,
-        stop=test["stop_at_log10_p"] if name == SEQUENTIAL else None,
-    )
+    arguments = {"top_k": None, "bet": None, "stop": None, **arguments_of(test)}
+    made = make_test(arguments.pop("test"), num_classes=num_classes, **arguments)
     if made != test:
         raise TaggantError(f"test={test} is not one this program knows; it would be {made}")
 

@@ -1,0 +1,229 @@
+"""`taggant detect`: ask a model that is not ours, and reach the verdict by the one test that the keys fix."""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.access.answer import Answer
+from taggant_lightning.access.labels import LabelTable
+from taggant_lightning.commands.given import parse_batches, source_of
+from taggant_lightning.commands.run_directory import default_directory
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import Ledger
+from taggant_lightning.evidence.record import Detection
+from taggant_lightning.files import canonical_json, sha256_file, sha256_hex
+from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
+from taggant_lightning.taggants.queries import Plan, plan_queries
+from taggant_lightning.taggants.verdict import choose_batches, detect, incomplete_answers, ranks_of, verdict_line, write_verdict
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="taggant detect",
+        description=__doc__,
+        epilog="Writes detection.json (public) and secret/detection.secret.json, and an entry in the ledger beside the keys. A "
+        "torch model is asked by `taggant test` with KeyDetection, a Python function by ask_function (docs/evidence.md).",
+    )
+    parser.add_argument("--keys", required=True, metavar="DIR", help="folder of the KeySet")
+    way = parser.add_argument_group("how to ask (exactly one)")
+    way.add_argument("--predictions", metavar="FILE", help="ranked labels that somebody collected: CSV, JSONL or parquet")
+    way.add_argument("--onnx", metavar="FILE", help="an ONNX file (needs the extra onnx)")
+    way.add_argument("--exported", metavar="FILE", help="a torch.export or TorchScript file; nothing in it is unpickled unseen")
+    way.add_argument("--url", metavar="URL", help="an HTTP classification service (docs/services.md)")
+    parser.add_argument("--out", metavar="DIR", help="new run directory (runs/TIME-detect); with --url the same one goes on")
+    parser.add_argument("--suspect", metavar="NAME", help="the model's name in record and ledger (the file or address)")
+    parser.add_argument("--first-seen", metavar="DATE", help="when the model was first seen, ISO 8601; goes into the record")
+    parser.add_argument(
+        "--labels", metavar="FILE", help="table of the model's labels and the owner's: CSV theirs,ours, or JSON"
+    )
+    parser.add_argument("--batches", metavar="B,B", help="numbers of the batches to ask (all that are still secret)")
+    models = parser.add_argument_group("for --onnx and --exported")
+    models.add_argument("--image-size", type=int, metavar="S", help="side that keys are resized to (their own)")
+    models.add_argument("--mean", metavar="M,M,M", help="what the model wants subtracted from [0, 1] (nothing)")
+    models.add_argument("--std", metavar="S,S,S", help="what the model wants divided by (nothing)")
+    service = parser.add_argument_group("for --url")
+    service.add_argument("--mapping", metavar="FILE", help="names of the service's fields, JSON or YAML (docs/services.md)")
+    service.add_argument("--decoys", type=int, default=1, metavar="D", help="decoys for each key (%(default)s)")
+    service.add_argument("--source", metavar="DIR", help="for real-image keys: the folder they were chosen from")
+    service.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for an answer (%(default)g)")
+    service.add_argument("--attempts", type=int, default=6, metavar="N", help="attempts for each query (%(default)s)")
+    service.add_argument("--concurrency", type=int, default=4, metavar="N", help="queries at a time (%(default)s)")
+    service.add_argument("--rate", type=float, metavar="R", help="most requests a second (no limit)")
+    service.add_argument(
+        "--count-missing",
+        action="store_true",
+        help="conclude although the service left queries without answer: they are misses",
+    )
+    return parser
+
+
+@dataclass(frozen=True)
+class Said:
+    """What came of asking.
+
+    Attributes:
+        answers: To the keys, numbered by their order; for a sequential test perhaps the first ones only.
+        origin: What is known of the model and of the asking, for the record.
+    """
+
+    answers: list[Answer]
+    origin: dict[str, Any]
+
+
+def run(words: list[str]) -> None:
+    """Run `taggant detect`."""
+    arguments = _parser().parse_args(words[1:])
+    ways = [way for way in ("predictions", "onnx", "exported", "url") if getattr(arguments, way) is not None]
+    if len(ways) != 1:
+        given = " and ".join(f"--{way}" for way in ways) or "none of them"
+        raise TaggantError(f"{given} is given; write exactly one of --predictions, --onnx, --exported and --url")
+    way = ways[0]
+    keys = KeySet.load(arguments.keys)
+    ledger = Ledger(arguments.keys, keys.commitment)
+    batches = choose_batches(keys, ledger, parse_batches(arguments.batches))
+    table = (
+        LabelTable.same(keys.num_classes) if arguments.labels is None else LabelTable.load(arguments.labels, keys.num_classes)
+    )
+    folder = Path(arguments.out or default_directory("detect"))
+    if (folder / "detection.json").exists():
+        raise TaggantError(f"out={folder} holds a verdict already; name a new folder")
+    print(f"taggant: run={folder}", flush=True)
+    suspect = arguments.suspect or str(getattr(arguments, way))
+    about = {
+        "suspect": suspect,
+        "access": way,
+        "first_seen": first_seen(arguments.first_seen),
+        "labels": _digest(arguments.labels),
+    }
+    use = Use(ledger, suspect, batches, way)
+    if way == "predictions":
+        said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
+    elif way == "url":
+        said = _from_service(arguments, keys, batches, table, folder, use)
+    else:
+        said = Said(_from_file(arguments, way, keys, batches, table), {"file_sha256": _digest(getattr(arguments, way))})
+    detection = conclude(said.answers, keys, batches, use, {**about, **said.origin}, folder)
+    for line in told(detection):
+        print(line)
+    print(verdict_line(detection, folder), flush=True)
+
+
+class Use:
+    """This use of the keys in the ledger, entered with the first answer: none is seen without an entry."""
+
+    def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str) -> None:
+        self.ledger, self._facts = ledger, {"suspect": suspect, "batches": list(batches), "access": access}
+        self.entry: dict[str, Any] | None = None
+
+    def begin(self) -> dict[str, Any]:
+        """Enter the use, once."""
+        if self.entry is None:
+            self.entry = self.ledger.append("use", **self._facts)
+        return self.entry
+
+    def go_on(self, number: int) -> None:
+        """Take up the entry of a run that was cut off."""
+        entries = self.ledger.entries()
+        if number < len(entries) and entries[number]["kind"] == "use":
+            self.entry = entries[number]
+
+
+def conclude(
+    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: Use, about: dict[str, Any], folder: Path
+) -> Detection:
+    """Test, and write record and ledger.
+
+    Args:
+        answers: As `Said` has them.
+        keys: The keys.
+        batches: Numbers of the batches that were asked.
+        use: The ledger's entry.
+        about: What is known of the model, for the record's provenance.
+        folder: Run directory.
+
+    Returns:
+        The record.
+    """
+    ranks = ranks_of(answers, keys, batches)
+    lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
+    entry = use.begin()
+    origin = {**about, "ledger": {"entry": entry["number"], "head": entry["hash"]}}
+    detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
+    write_verdict(folder, detection, ranks, use.ledger, answers)
+    return detection
+
+
+def told(detection: Detection) -> list[str]:
+    """Return the sentences that a person needs beside the figures."""
+    from taggant_lightning.reporting.sentences import finding, meaning, shortcomings
+
+    return [finding("The model", detection), *shortcomings(detection), meaning()]
+
+
+def first_seen(text: str | None) -> str | None:
+    """Check a date in ISO 8601.
+
+    Raises:
+        TaggantError: If it is none.
+    """
+    if text is None:
+        return None
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise TaggantError(f"first-seen={text!r} is no date; write ISO 8601, for instance 2026-11-24") from None
+    return text
+
+
+def _digest(path: str | None) -> str | None:
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise TaggantError(f"{path} is no file; check the path")
+    return sha256_file(Path(path))
+
+
+def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable) -> list[Answer]:
+    """Read answers whose queries bear the names of `taggant keys export-queries`, or the keys' numbers."""
+    from taggant_lightning.access.predictions import answers_of, read_predictions
+
+    rows = read_predictions(Path(arguments.predictions))
+    numbers = keys.numbers(batches)
+    map_file = Path(arguments.keys) / "queries.csv"
+    if map_file.exists():
+        with map_file.open(newline="") as file:
+            names = {row["query"]: row["key"] for row in csv.DictReader(file)}
+        if set(rows) & set(names):
+            asked = {int(key): name for name, key in names.items() if key}
+            decoys = {name for name, key in names.items() if not key}
+            wanted = [asked.get(number, f"key {number}, which was not exported") for number in numbers]
+            return answers_of({name: row for name, row in rows.items() if name not in decoys}, wanted, table)
+    return answers_of(rows, [str(number) for number in numbers], table)
+
+
+def _from_file(
+    arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable
+) -> list[Answer]:
+    """Ask a model in a file."""
+    path = getattr(arguments, way)
+    _digest(path)
+    if way == "onnx":
+        from taggant_lightning.access import onnx as access
+    else:
+        from taggant_lightning.access import exported as access  # type: ignore[no-redef]
+    raise NotImplementedError(path, access, batches, table)
+
+
+def _from_service(
+    arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable, folder: Path, use: Use
+) -> Said:
+    """Ask a service, or go on asking it."""
+    raise NotImplementedError

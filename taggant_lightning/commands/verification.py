@@ -1,0 +1,118 @@
+"""`taggant keys verify`: what a third party does with a revealed secret, revealed batches, or a claim."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from taggant_lightning.commands.given import read_secret, source_of
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import FILE, read_entries
+from taggant_lightning.evidence.record import Detection
+from taggant_lightning.files import read_json
+from taggant_lightning.taggants.claims import Evidence, Verification, date, verify_claim
+from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.primary import arguments_of
+from taggant_lightning.taggants.reveal import Revealed, read_reveals
+
+
+def verify(arguments: argparse.Namespace) -> None:
+    """Run `taggant keys verify`.
+
+    Raises:
+        TaggantError: If something does not follow from the secret or lead to the commitment, or a claim does not hold.
+    """
+    given = [arguments.directory is not None, arguments.secret_file is not None, bool(arguments.reveal)]
+    if sum(given) != 1:
+        raise TaggantError("name a KeySet's folder, or --secret-file with --header and --commitment, or --reveal")
+    if arguments.reveal:
+        revealed = read_reveals(arguments.reveal)
+        if arguments.commitment and arguments.commitment.lower() != revealed.commitment:
+            raise TaggantError(f"the revealed keys have the commitment {revealed.commitment} and not {arguments.commitment}")
+        print(f"verified: {len(revealed.labels)} keys follow from the revealed secrets and lead to the commitment")
+    else:
+        revealed = Revealed.of(_whole(arguments))
+    print(f"commitment {revealed.commitment}")
+    if arguments.claim is not None:
+        _claim(arguments, revealed)
+
+
+def _whole(arguments: argparse.Namespace) -> KeySet:
+    """Recompute a whole KeySet, and say what was verified."""
+    keys = _from_secret(arguments) if arguments.directory is None else KeySet.load(arguments.directory)
+    real = keys.header["derivation"]["source"] == "images"
+    images = source_of(keys, arguments.source)
+    keys.check(arguments.commitment, images)
+    print("verified: labels follow from the secret" if real and images is None else "verified: keys follow from the secret")
+    if real and images is None:
+        print("the images are real ones, held by the commitment alone; add --source DIR to recompute the choice")
+    if arguments.commitment:
+        print("verified: the commitment is that of these keys")
+    return keys
+
+
+def _claim(arguments: argparse.Namespace, revealed: Revealed) -> None:
+    claim = Detection.load(Path(arguments.claim))
+    ledger = arguments.ledger
+    if ledger is None and arguments.directory is not None and (Path(arguments.directory) / FILE).exists():
+        ledger = Path(arguments.directory) / FILE
+    if ledger is not None and not Path(ledger).is_file():
+        raise TaggantError(f"ledger={ledger} is no file; name the ledger.jsonl of the KeySet's folder")
+    if not 0 < arguments.level <= 1:
+        raise TaggantError(f"level={arguments.level} must lie in (0, 1]; 0.001 is usual")
+    seen = arguments.first_seen or claim.provenance.get("first_seen")
+    evidence = Evidence(
+        answers=None if arguments.answers is None else _answers(Path(arguments.answers)),
+        manifests=[read_json(Path(path), what="manifest") for path in arguments.manifest or ()],
+        committed=None if arguments.committed is None else date(arguments.committed, "committed"),
+        released=None if arguments.released is None else date(arguments.released, "released"),
+        first_seen=None if seen is None else date(seen, "first-seen"),
+        ledger=None if ledger is None else read_entries(Path(ledger), revealed.commitment),
+        level=arguments.level,
+    )
+    found = verify_claim(claim, revealed, evidence)
+    for line in lines(found):
+        print(line)
+    if not found.holds:
+        failing = [f"{f.name} ({f.sentence})" for f in found.findings if f.holds is not True]
+        raise TaggantError(f"claim={arguments.claim} does not verify: {'; '.join(failing)}")
+    print(f"the claim verifies: corrected log10 p = {found.corrected_log10_p:.2f}")
+
+
+def lines(found: Verification) -> list[str]:
+    """Return what was looked at, a line each."""
+    marks = {True: "holds", False: "FAILS", None: "unknown"}
+    return [f"{marks[f.holds]:<8} {f.name}: {f.sentence}" for f in found.findings]
+
+
+def _answers(path: Path) -> list[list[int | None] | None]:
+    stored: Any = read_json(path, what="answers").get("answers")
+    if not isinstance(stored, list):
+        raise TaggantError(f"answers={path} holds no rankings; name the detection.secret.json that `taggant detect` wrote")
+    return json.loads(json.dumps(stored))  # type: ignore[no-any-return]  # rankings as JSON has them
+
+
+def _from_secret(arguments: argparse.Namespace) -> KeySet:
+    if arguments.commitment is None:
+        raise TaggantError("--secret-file needs --commitment HEX, the one that was published")
+    path = Path(arguments.header or Path(arguments.secret_file).parent / "keyset.json")
+    if not path.is_file():
+        raise TaggantError(f"header={path} does not exist; write --header FILE with the published header of the KeySet")
+    header = read_json(path, what="header")
+    header = header.get("header", header)
+    if header.get("derivation", {}).get("source") != "noise":
+        raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")
+    try:
+        return KeySet.draw(
+            num_keys=header["num_keys"],
+            num_classes=header["num_classes"],
+            shape=tuple(header["shape"]),
+            **arguments_of(header["test"]),
+            grid=header["derivation"]["grid"],
+            batches=header["batches"],
+            statement=header["statement"],
+            demo_only=header["demo_only"],
+            secret=read_secret(Path(arguments.secret_file)),
+        )
+    except (KeyError, TypeError) as error:
+        raise TaggantError(f"header={arguments.header} lacks or garbles {error}; take the `header` of keyset.json") from None
