@@ -1,0 +1,184 @@
+"""Reveals: whole batches in order, checked against the commitment, and every forgery with its sentence."""
+
+import base64
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import Ledger, revealed
+from taggant_lightning.taggants.commitment import merkle_path, merkle_root, root_from_path
+from taggant_lightning.taggants.key_images import batch_secret
+from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.reveal import read_reveals, reveal
+from taggant_lightning.taggants.verdict import choose_batches
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeySet:
+    drawn = KeySet.draw(num_keys=7, num_classes=5, shape=(1, 4, 4), batches=[2, 4, 1], secret=bytes(range(16)))
+    drawn.save(tmp_path / "keys")
+    return drawn
+
+
+@pytest.fixture
+def ledger(keys: KeySet, tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "keys", keys.commitment)
+
+
+def written(tmp_path: Path, value: Any, name: str = "reveal.json") -> Path:
+    (tmp_path / name).write_text(json.dumps(value))
+    return tmp_path / name
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 7, 8, 13])
+def test_paths_lead_to_the_root(count: int) -> None:
+    leaves = [bytes([i]) * 32 for i in range(count)]
+    for place, leaf in enumerate(leaves):
+        assert root_from_path(leaf, merkle_path(leaves, place)) == merkle_root(leaves)
+
+
+def test_batches_are_read_back_and_checked(keys: KeySet, ledger: Ledger, tmp_path: Path) -> None:
+    files = [written(tmp_path, reveal(keys, batch, ledger), f"{batch}.json") for batch in range(2)]
+    found = read_reveals(files)
+    assert found.commitment == keys.commitment
+    assert found.labels == {i: int(keys.labels[i]) for i in range(6)}
+    assert all(np.array_equal(found.images[i], keys.images[i]) for i in range(6))
+    assert list(revealed(ledger.entries())) == [0, 1]
+    text = "".join(f.read_text() for f in files)
+    assert keys.secret.hex() not in text
+    assert batch_secret(keys.header, keys.secret, 2).hex() not in text
+    assert base64.b64encode(keys.images[6].tobytes()).decode() not in text
+    # A batch that was revealed before is not entered again.
+    reveal(keys, 0, ledger)
+    assert len(ledger.entries()) == 2
+
+
+def test_a_single_batch_reveals_the_secret() -> None:
+    keys = KeySet.draw(num_keys=3, num_classes=5, shape=(1, 4, 4), secret=bytes(range(16)))
+    assert batch_secret(keys.header, keys.secret, 0) == keys.secret
+
+
+def test_order(keys: KeySet, ledger: Ledger) -> None:
+    with pytest.raises(TaggantError, match="reveal=1: batch 0 is still secret, and batches are revealed in order"):
+        reveal(keys, 1, ledger)
+    with pytest.raises(TaggantError, match=r"batches=\[3\] must name different batches of 0..2"):
+        reveal(keys, 3, ledger)
+    assert ledger.entries() == []
+    assert choose_batches(keys, ledger) == [0, 1, 2]
+    assert choose_batches(keys, ledger, [2, 1]) == [1, 2]
+    with pytest.raises(TaggantError, match=r"batches=\[0, 2\] must follow one another"):
+        choose_batches(keys, ledger, [0, 2])
+    reveal(keys, 0, ledger)
+    assert choose_batches(keys, ledger) == [1, 2]
+    with pytest.raises(TaggantError, match="batch 0 was revealed on .*; ask one that is still secret"):
+        choose_batches(keys, ledger, [0, 1])
+    reveal(keys, 1, ledger)
+    reveal(keys, 2, ledger)
+    with pytest.raises(TaggantError, match="all batches of these keys have been revealed"):
+        choose_batches(keys, ledger)
+
+
+def _other_label(stored: dict[str, Any]) -> None:
+    stored["keys"][1]["label"] = (stored["keys"][1]["label"] + 1) % 5
+
+
+def _other_image(stored: dict[str, Any]) -> None:
+    stored["keys"][0]["image"] = base64.b64encode(bytes(16)).decode()
+
+
+def _other_node(stored: dict[str, Any]) -> None:
+    stored["keys"][0]["path"][0][1] = "00" * 32
+
+
+def _other_header(stored: dict[str, Any]) -> None:
+    stored["header"]["statement"] = "another dataset"
+
+
+def _other_test(stored: dict[str, Any]) -> None:
+    stored["header"]["test"]["top_k"] = 3
+
+
+def _subset(stored: dict[str, Any]) -> None:
+    del stored["keys"][0]
+
+
+def _twice(stored: dict[str, Any]) -> None:
+    stored["keys"].append(stored["keys"][0])
+
+
+def _truncated(stored: dict[str, Any]) -> None:
+    stored["keys"][0]["image"] = "AAAA"
+
+
+def _no_secret(stored: dict[str, Any]) -> None:
+    del stored["secret"]
+
+
+def _format(stored: dict[str, Any]) -> None:
+    stored["format"] = "x"
+
+
+@pytest.mark.parametrize(
+    ("forge", "message"),
+    [
+        (_other_label, "does not follow from the batch's secret"),
+        (_other_image, "does not follow from the batch's secret"),
+        (_other_node, "does not lead to the commitment"),
+        (_other_header, "does not follow from the batch's secret"),
+        (_other_test, "does not follow from the batch's secret"),
+        (_subset, "and not the whole batch 0"),
+        (_twice, "and not the whole batch 0"),
+        (_truncated, "is damaged"),
+        (_no_secret, "is damaged"),
+        (_format, "has the format 'x'"),
+    ],
+)
+def test_forgeries(keys: KeySet, ledger: Ledger, tmp_path: Path, forge: Callable[[dict[str, Any]], None], message: str) -> None:
+    stored = json.loads(json.dumps(reveal(keys, 0, ledger)))
+    forge(stored)
+    with pytest.raises(TaggantError, match=message):
+        read_reveals([written(tmp_path, stored)])
+
+
+def test_a_tree_with_several_leaves_for_one_key(keys: KeySet, ledger: Ledger, tmp_path: Path) -> None:
+    """A claimant who commits to many candidates for a key, and later reveals the one that fits, is found out by the path."""
+    from taggant_lightning.taggants.commitment import commitment, leaf
+    from taggant_lightning.taggants.key_images import draw_label, draw_salt, key_secrets, noise_image
+
+    header = keys.header
+    of_batch = key_secrets(header, keys.secret)
+    other = bytes(range(1, 17))  # another secret's key 0, at a place of its own beyond the first K
+    leaves = keys.leaves()
+    spare = leaf(0, noise_image(header, other, 0), draw_label(header, other, 0), draw_salt(header, other, 0))
+    forged = commitment(header, [*leaves, spare])
+    stored = json.loads(json.dumps(reveal(keys, 0, ledger)))
+    stored["commitment"] = forged
+    stored["keys"] = [
+        {
+            "number": 0,
+            "image": base64.b64encode(noise_image(header, other, 0).tobytes()).decode(),
+            "label": draw_label(header, other, 0),
+            "salt": draw_salt(header, other, 0).hex(),
+            "path": [[side, node.hex()] for side, node in merkle_path([*leaves, spare], 7)],
+        }
+    ]
+    stored["secret"] = other.hex()
+    assert of_batch[0] != other
+    with pytest.raises(TaggantError, match="key 0 does not lead to the commitment"):
+        read_reveals([written(tmp_path, stored)])
+
+
+def test_reveals_of_different_keys(keys: KeySet, ledger: Ledger, tmp_path: Path) -> None:
+    other = KeySet.draw(num_keys=2, num_classes=5, shape=(1, 4, 4), secret=bytes(16))
+    other.save(tmp_path / "other")
+    files = [
+        written(tmp_path, reveal(keys, 0, ledger), "a.json"),
+        written(tmp_path, reveal(other, 0, Ledger(tmp_path / "other", other.commitment)), "b.json"),
+    ]
+    with pytest.raises(TaggantError, match="b.json belongs to the commitment"):
+        read_reveals(files)
