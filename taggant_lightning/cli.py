@@ -6,18 +6,19 @@ import sys
 from collections.abc import Sequence
 
 from taggant_lightning import __version__
-from taggant_lightning.errors import TaggantError
+from taggant_lightning.errors import TaggantError, Unavailable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Command, module under `commands`, what it does.
 COMMANDS = {
     "demo": ("demo", "the whole story on handwritten digits, in about a minute on a CPU"),
-    "keys": ("keys", "draw, show and verify a KeySet: taggant keys new | show | verify"),
+    "keys": ("keys", "draw, show and verify a KeySet: taggant keys new | show | verify | export-queries"),
     "plan": ("plan", "what signing, training and detection will cost: hours, memory, bytes"),
     "fit": ("training", "train Alice's surrogate (with TaggantSigning) or Bob's model"),
     "validate": ("training", "validate a model"),
     "test": ("training", "test a model; with KeyDetection, reach the verdict"),
     "predict": ("training", "write a model's ranked labels to predictions.csv"),
+    "detect": ("detect", "ask somebody else's model (file, service, predictions) and reach the verdict"),
     "release": ("release", "write the signed dataset, read it back and check it"),
     "convert": ("convert", "write .beton files for the fast loader (--data.backend ffcv)"),
 }
@@ -35,7 +36,8 @@ def usage() -> str:
             *lines,
             "",
             "The usual order: keys new → fit (surrogate, signing) → release → … → fit and test (Bob's model).",
-            "Fragments for --config lie in conf/. Bad input exits with code 2, a full disk with 1, and one sentence.",
+            "Fragments for --config lie in conf/. Bad input exits with code 2 and one sentence; a full disk, or a service that",
+            "does not answer, with code 1: the same command goes on.",
         ]
     )
 
@@ -47,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; None takes them from the process.
 
     Returns:
-        0; 2 for bad input; 1 for a full disk, after which the same command goes on.
+        0; 2 for bad input; 1 for a full disk or a service that does not answer, after which the same command goes on.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
@@ -64,7 +66,7 @@ def main(args: Sequence[str] | None = None) -> int:
         module.run(words)
     except TaggantError as error:
         print(f"taggant {words[0]}: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, Unavailable) else 2
     except OSError as error:
         if error.errno not in FULL:
             raise

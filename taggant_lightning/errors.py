@@ -6,3 +6,7 @@ class TaggantError(ValueError):
 
     Commands print the message and exit with code 2; nothing is half-written when it is raised.
     """
+
+
+class Unavailable(TaggantError):  # noqa: N818  # a state of the world, not an error of the user
+    """Something outside failed, not the input: commands exit with code 1, and the same command goes on where it stopped."""

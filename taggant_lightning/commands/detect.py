@@ -8,20 +8,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.commands.given import parse_batches, source_of
+from taggant_lightning.commands.given import parse_batches
 from taggant_lightning.commands.run_directory import default_directory
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
-from taggant_lightning.files import canonical_json, sha256_file, sha256_hex
+from taggant_lightning.files import sha256_file
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
-from taggant_lightning.taggants.queries import Plan, plan_queries
 from taggant_lightning.taggants.verdict import choose_batches, detect, incomplete_answers, ranks_of, verdict_line, write_verdict
 
 

@@ -51,15 +51,11 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--secret-file", metavar="F", help="instead of DIR: the revealed secret …")
     verify.add_argument("--header", metavar="F", help="… and the published header (keyset.json beside the secret unless given)")
     verify.add_argument("--source", metavar="DIR", help="the folder that real-image keys were chosen from")
-    verify.add_argument(
-        "--reveal", action="append", metavar="FILE", help="instead of DIR: a revealed batch; repeat for each"
-    )
+    verify.add_argument("--reveal", action="append", metavar="FILE", help="instead of DIR: a revealed batch; repeat for each")
     claim = verify.add_argument_group("to check a claim")
     claim.add_argument("--claim", metavar="FILE", help="detection.json of the claim")
     claim.add_argument("--answers", metavar="FILE", help="detection.secret.json, which the claimant shows with the reveal")
-    claim.add_argument(
-        "--manifest", action="append", metavar="FILE", help="manifest.json of a release; repeat for each"
-    )
+    claim.add_argument("--manifest", action="append", metavar="FILE", help="manifest.json of a release; repeat for each")
     claim.add_argument("--committed", metavar="DATE", help="when the commitment was published, by a public timestamp")
     claim.add_argument("--released", metavar="DATE", help="when the release was published")
     claim.add_argument("--first-seen", metavar="DATE", help="when the model was first seen (what the claim says)")

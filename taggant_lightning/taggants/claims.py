@@ -1,7 +1,7 @@
 """Verifying somebody's claim: was it fixed before the release, is it whole, is the number right, and what does it come to?
 
-The threat is grinding: after the model has answered, a claimant could try secrets, key images, tests or parts of a KeySet until some
-fit. So a claim stands on one commitment, published before the release that names it, and on everything that the commitment binds.
+The threat is grinding: after the model has answered, a claimant could try secrets, key images, tests or parts of a KeySet until
+some fit. So a claim stands on one commitment, published before the release that names it, and on everything that it binds.
 """
 
 import math
