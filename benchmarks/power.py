@@ -1,7 +1,7 @@
 """What each primary test finds with how many keys: signed and clean models, keys subsampled from forty (CIFAR-100).
 
     TAGGANT_DATA=… python benchmarks/power.py --worlds 130-133 --ranks experiments/power/ranks.json
-    python benchmarks/power.py --from experiments/power/ranks.json --json experiments/power/results.json --plot experiments/power/power
+    cd experiments/power; python ../../benchmarks/power.py --from ranks.json --json results.json --plot power
 
 The first command trains: a world has its own keys, surrogate and Signature, two Bobs on the signed images and two on the
 originals, all asked the world's keys; the ranks of the key labels are what it keeps. The second subsamples keys and runs every
