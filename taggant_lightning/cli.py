@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from taggant_lightning import __version__
-from taggant_lightning.errors import TaggantError
+from taggant_lightning.errors import TaggantError, Unavailable
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Command, module under `commands`, what it does.
@@ -35,7 +35,8 @@ def usage() -> str:
             *lines,
             "",
             "The usual order: keys new → fit (surrogate, signing) → release → … → fit and test (Bob's model).",
-            "Fragments for --config lie in conf/. Bad input exits with code 2, a full disk with 1, and one sentence.",
+            "Fragments for --config lie in conf/. Bad input exits with code 2 and one sentence; a full disk, or a service that",
+            "stays down, with 1, and the same command then goes on.",
         ]
     )
 
@@ -47,7 +48,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; None takes them from the process.
 
     Returns:
-        0; 2 for bad input; 1 for a full disk, after which the same command goes on.
+        0; 2 for bad input; 1 for a full disk or a service that stays down, after which the same command goes on.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
@@ -64,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
         module.run(words)
     except TaggantError as error:
         print(f"taggant {words[0]}: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, Unavailable) else 2
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -1,8 +1,15 @@
-"""The one error class of the package."""
+"""The error class of the package, and its one branch: the world failed, not the input."""
 
 
 class TaggantError(ValueError):
     """A wrong input, told in one sentence: which argument, its value, why it is wrong, what to write instead.
 
     Commands print the message and exit with code 2; nothing is half-written when it is raised.
+    """
+
+
+class Unavailable(TaggantError):  # noqa: N818 - it says what is the matter
+    """The world failed, not the input: a service that stays down, though the command is right.
+
+    Commands print the message and exit with code 1; running the same command again goes on from what was reached.
     """
