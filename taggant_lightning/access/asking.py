@@ -1,7 +1,8 @@
 """Asking many queries over threads, each answer into the journal as it comes."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 
 from taggant_lightning.access.answer import Query
@@ -47,18 +48,18 @@ def ask_all(
     left = [query for query in queries if query.name not in journal.answers]
     if stop is not None and stop():
         return None
-    vain, reason, stopped = 0, "", False
+    done, vain, reason, stopped = len(queries) - len(left), 0, "", False
     wrong: TaggantError | None = None
     with ThreadPoolExecutor(workers) as pool:
         try:
             for _ in range(PASSES):
                 asked, left = left, []
-                for query, outcome in _outcomes(pool, ask, asked, ended):
+                for query, outcome in _outcomes(pool, workers, ask, asked, ended):
                     if isinstance(outcome, Recorded):
-                        vain = 0
+                        vain, done = 0, done + 1
                         journal.append(query.name, outcome)
                         if progress is not None:
-                            progress(sum(q.name in journal.answers for q in queries), len(queries))
+                            progress(done, len(queries))
                         stopped = stopped or (stop is not None and stop())
                     elif isinstance(outcome, TaggantError):
                         wrong = wrong or outcome
@@ -78,18 +79,28 @@ def ask_all(
 
 
 def _outcomes(
-    pool: ThreadPoolExecutor, ask: Callable[[Query], Recorded], queries: Sequence[Query], ended: Event
+    pool: ThreadPoolExecutor, workers: int, ask: Callable[[Query], Recorded], queries: Sequence[Query], ended: Event
 ) -> Iterator[tuple[Query, Recorded | TaggantError | NotAnsweredError | None]]:
-    """Yield what became of each query, as it does; None for one that was not begun."""
+    """Yield what became of each query, as it does; None for one that was not begun.
 
-    def one(query: Query) -> Recorded | TaggantError | NotAnsweredError | None:
-        if ended.is_set():
-            return None
+    A query is begun only after the answers before it were taken, so that whoever stops the run gets few more than wanted.
+    """
+
+    def one(query: Query) -> Recorded | TaggantError | NotAnsweredError:
         try:
             return ask(query)
         except (TaggantError, NotAnsweredError) as error:
             return error
 
-    futures = {pool.submit(one, query): query for query in queries}
-    for future in as_completed(futures):
-        yield futures[future], future.result()
+    waiting = deque(queries)
+    under_way: dict[Future[Recorded | TaggantError | NotAnsweredError], Query] = {}
+    while True:
+        while waiting and len(under_way) < workers and not ended.is_set():
+            query = waiting.popleft()
+            under_way[pool.submit(one, query)] = query
+        if not under_way:
+            break
+        for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+            yield under_way.pop(future), future.result()
+    for query in waiting:
+        yield query, None

@@ -44,7 +44,7 @@ class Response:
 
 def open_session(headers: Mapping[str, str]) -> requests.Session:
     """Return a session for one thread that sends these headers and no other credentials."""
-    session = requests.Session()
+    session = _Session()
     session.headers.update({"Content-Type": "application/json", "Accept": "application/json", **headers})
     session.auth = _as_it_is  # or .netrc would replace the Authorization header
     return session
@@ -90,6 +90,11 @@ def _read(raw: urllib3.HTTPResponse, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise FailedAttempt("a time-out")
     return b"".join(pieces)
+
+
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Say that there is none: requests would read the whole body first, and fail on a Location that is no address."""
 
 
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
