@@ -164,7 +164,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_what_torch_exports(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript", reason="torch.onnx.export needs onnxscript")
     model: nn.Module = network()
-    shapes = ({0: torch.export.Dim("batch")},)
+    shapes = ({0: torch.export.Dim("batch", max=1024)},)
     torch.onnx.export(model, (torch.rand(2, 3, SIZE, SIZE),), tmp_path / "m.onnx", dynamic_shapes=shapes, verbose=False)
     assert onnx_input(tmp_path / "m.onnx").size == SIZE
     same(ask_onnx(tmp_path / "m.onnx", images())[0], model, images())
