@@ -258,7 +258,7 @@ def test_a_run_that_is_cut_off_goes_on(keys: KeySet, net: Net, tmp_path: Path, c
         code, record = run(tmp_path, "--url", service.url, *quick)
         assert (code, record) == (1, None)
         assert "7 of 24" in (error := capsys.readouterr().err)
-        assert f"with --out {tmp_path / 'run'}" in error
+        assert f"name the same --out {tmp_path / 'run'}" in error
         state["left"] = 100
         code, record = run(tmp_path, "--url", service.url, *quick)
         assert code == 0
@@ -423,5 +423,5 @@ def test_a_service_that_answers_html(keys: KeySet, tmp_path: Path, capsys: pytes
     with serve(lambda image: {}, Faults(html=1.0)) as service:
         code, record = run(tmp_path, "--url", service.url, "--attempts", "1")
     assert (code, record) == (2, None)
-    assert "HTML" in capsys.readouterr().err
+    assert "answers with a web page instead of JSON" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
