@@ -262,7 +262,7 @@ def test_a_run_that_is_cut_off_goes_on(keys: KeySet, net: Net, tmp_path: Path, c
         state["left"] = 100
         code, record = run(tmp_path, "--url", service.url, *quick)
         assert code == 0
-        assert all(count >= 1 for count in service.answered.values())
+        assert all(count >= 1 for count in service.requests.values())
     entries = Ledger(tmp_path / "keys", keys.commitment).entries()
     assert [e["kind"] for e in entries] == ["use", "result"]
     with serve(failing) as service:
