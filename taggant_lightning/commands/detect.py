@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--source", metavar="DIR", help="for real-image keys: the folder they were chosen from")
     service.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for an answer (%(default)g)")
     service.add_argument("--attempts", type=int, default=6, metavar="N", help="attempts for each query (%(default)s)")
+    service.add_argument(
+        "--backoff", type=float, default=0.5, metavar="S", help="seconds before a second attempt (%(default)g)"
+    )
     service.add_argument("--concurrency", type=int, default=4, metavar="N", help="queries at a time (%(default)s)")
     service.add_argument("--rate", type=float, metavar="R", help="most requests a second (no limit)")
     service.add_argument(
@@ -267,6 +270,7 @@ def _service(arguments: argparse.Namespace) -> "Service":
         attempts=arguments.attempts,
         concurrency=arguments.concurrency,
         rate=arguments.rate,
+        backoff=arguments.backoff,
     )
 
 
