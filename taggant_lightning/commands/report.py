@@ -3,7 +3,6 @@
 import argparse
 import base64
 import math
-import shlex
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -258,6 +257,8 @@ def _answer(record: Record, keys: KeySet, number: int) -> str | None:
 
 def _command(arguments: argparse.Namespace) -> str:
     """Return the command that made the page; where secret folders lie is nobody's business."""
+    from taggant_lightning.reporting.check_commands import on_lines
+
     words = ["taggant", "report", *(_short(path) for path in arguments.detections), "--out", "PAGE"]
     words += ["--keys", "KEYS"] if arguments.keys is not None else []
     words += ["--names"] if arguments.names else []
@@ -267,7 +268,7 @@ def _command(arguments: argparse.Namespace) -> str:
         words += [f"--{name}", getattr(arguments, name)] if getattr(arguments, name) is not None else []
     words += ["--audit", "AUDIT"] if arguments.audit is not None else []
     words += ["--calibration", _short(arguments.calibration)] if arguments.calibration is not None else []
-    return shlex.join(words)
+    return on_lines(words)
 
 
 def _short(path: str) -> str:

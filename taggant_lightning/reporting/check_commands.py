@@ -21,5 +21,10 @@ def check_commands(records: Sequence[tuple[str, Detection]], committed: str | No
         seen = str(record.provenance.get("first_seen") or "DATE")
         words = [*reveals, "--claim", Path(path).name, "--answers", "detection.secret.json", "--ledger", "ledger.jsonl"]
         dates = ["--committed", committed or "DATE", "--released", released or "DATE", "--first-seen", seen]
-        commands.append(shlex.join(["taggant", "keys", "verify", *words, "--manifest", "manifest.json", *dates]))
+        commands.append(on_lines(["taggant", "keys", "verify", *words, "--manifest", "manifest.json", *dates]))
     return [*dict.fromkeys(commands), "sha256sum --check SHA256SUMS   # in the release's folder: every published file"]
+
+
+def on_lines(words: Sequence[str]) -> str:
+    """Return a command as a shell reads it, each option on a line of its own, so that no page breaks one in two."""
+    return " ".join(f"\\\n    {word}" if word.startswith("--") else shlex.quote(word) for word in words)

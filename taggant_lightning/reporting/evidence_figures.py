@@ -120,8 +120,11 @@ def _stake(path: list[float], stop: float, bound: str) -> Picture:
 def _finish(figure: Any, axis: Any, alt: str) -> Picture:
     import matplotlib as mpl
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axis.spines[["top", "right"]].set_visible(False)
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     handles = axis.get_legend_handles_labels()[0]
     if handles:  # above the axes, where nothing is drawn
         axis.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), columnspacing=1.2)

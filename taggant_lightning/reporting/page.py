@@ -136,6 +136,7 @@ def page(given: Given) -> dict[str, Any]:
         "meaning": sentences.meaning().replace("\n", " "),
         "models": [_model(number, model, given) for number, model in enumerate(given.models, start=1)],
         "several": len(names) > 1,
+        "figure_says": FIGURES[given.models[0].detection.details["test"]["name"]],
         "shared": SHARED,
         "combined": _combined(given.models),
         "lacking": _lacking(given),
@@ -211,7 +212,6 @@ def _model(number: int, model: Model, given: Given) -> dict[str, Any]:
         "validity": model.detection.validity,
         "batches": ", ".join(map(str, d["batches"])),
         "null": model.null,
-        "figure_says": FIGURES[d["test"]["name"]],
     }
 
 
@@ -317,7 +317,7 @@ def _ledger(given: Given) -> dict[str, Any] | None:
                 "time": _time(use.time),
                 "suspect": named.get(use.number, use.suspect if given.all_names else "another model"),
                 "batches": ", ".join(map(str, use.batches)),
-                "log10_p": two_decimals(use.log10_p) if use.finished else "not finished: counts as p = 1",
+                "log10_p": two_decimals(use.log10_p) if use.finished else "not finished",
                 "adjusted": two_decimals(value),
                 "here": use.number in named,
             }
@@ -372,6 +372,8 @@ def _flat(value: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
     for name, content in value.items():
         if not before and name == "ledger":
             found += [("ledger entry", str(content.get("entry"))), ("ledger head then", str(content.get("head")))]
+        elif name == "versions":
+            found.append((name, ", ".join(f"{package} {version}" for package, version in content.items())))
         elif isinstance(content, dict):
             found += _flat(content, f"{before}{name} ")
         elif content is not None:

@@ -23,8 +23,8 @@ def finding(name: str, detection: Detection) -> str:
     test = d.get("test", {}).get("name", "binomial_top_k")
     p = f"p ≤ {upper_bound(detection.log10_p)}."
     if test == "rank_score":
-        expected = f"{d['score_expected']:.0f} expected by chance, {d['score_highest']} at most"
-        return f"{name} ranked the labels of {d['num_keys']} keys with a total score of {d['score']} ({expected}): {p}"
+        expected = f"{d['score_expected']:,.0f} expected by chance, {d['score_highest']:,} at most"
+        return f"{name} ranked the labels of {d['num_keys']} keys with a total score of {d['score']:,} ({expected}): {p}"
     expected = f"{d['num_keys'] * d['rate']:g} expected by chance"
     answer = f"{name} answered {d['hits']} of {d['num_keys']} keys with the key's label in its top {d['top_k']}"
     if test == "sequential_top_k":
