@@ -201,7 +201,9 @@ def _model(number: int, model: Model, given: Given) -> dict[str, Any]:
         "corrected": None if corrected is None else sentences.upper_bound(corrected),
         "correction": _correction(model, given),
         "strength": sentences.strength(model.detection.log10_p if corrected is None else corrected),
-        "failing": ", ".join(name for name, holds, _ in model.checks if holds is False and name != "significance"),
+        "failing": ", ".join(
+            name for name, holds, _ in model.checks if holds is False and name not in ("significance", "secret")
+        ),
         "shortcomings": sentences.shortcomings(model.detection),
         "access": model.detection.provenance.get("access", "not told"),
         "test": TESTS[d["test"]["name"]],
