@@ -76,8 +76,8 @@ def run(words: list[str]) -> None:
     out = Path(arguments.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TaggantError(f"out={out} exists and is not empty; name a new folder")
-    for name in ("reveal", "names"):
-        if getattr(arguments, name) not in (None, False) and arguments.keys is None:
+    for name, wanted in (("reveal", arguments.reveal is not None), ("names", arguments.names)):
+        if wanted and arguments.keys is None:
             raise TaggantError(f"--{name} needs the keys; write --keys DIR with the KeySet's folder")
     records = read_records(arguments.detections)
     keys = None if arguments.keys is None else _keys(arguments.keys, records)
