@@ -218,15 +218,20 @@ def _number(claim: Detection, keys: Revealed, evidence: Evidence) -> Finding:
     return Finding("number", same, f"from the answers log10 p is {found:.4f}; the claim says {claim.log10_p:.4f}")
 
 
-def _commitments(keys: Revealed, manifests: Sequence[dict[str, Any]]) -> tuple[int, list[Finding]]:
-    """Return how many commitments the owner has published for this dataset, and what the manifests say."""
-    if not manifests:
-        return 1, [Finding("manifest", None, "no manifest of a release is given")]
+def published(manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the different commitments that manifests of releases name, sorted."""
     named: list[str] = []
     for manifest in manifests:
         value = manifest.get("commitment")
         named += [str(v) for v in value] if isinstance(value, list) else [] if value is None else [str(value)]
-    different = sorted(set(named))
+    return sorted(set(named))
+
+
+def _commitments(keys: Revealed, manifests: Sequence[dict[str, Any]]) -> tuple[int, list[Finding]]:
+    """Return how many commitments the owner has published for this dataset, and what the manifests say."""
+    if not manifests:
+        return 1, [Finding("manifest", None, "no manifest of a release is given")]
+    different = published(manifests)
     if keys.commitment not in different:
         return max(1, len(different)), [
             Finding(
