@@ -162,8 +162,7 @@ def _check(path: Path, record: Detection) -> None:
         raise TaggantError(f"detection={path} is damaged ({error}); restore it from a copy") from None
     if not whole:
         raise TaggantError(f"detection={path} is damaged: a number, the commitment or the validity is none; restore a copy")
-    digits = 1e-3 if d["test"]["name"] == SEQUENTIAL else 1e-8  # stakes are stored rounded
-    if not math.isclose(number, record.log10_p, rel_tol=1e-9, abs_tol=digits):
+    if not math.isclose(number, record.log10_p, rel_tol=1e-9, abs_tol=1e-8):
         raise TaggantError(
             f"detection={path} says log10_p={record.log10_p}, and from its own hits it is {number:.4f}; the record was changed"
         )
@@ -180,9 +179,7 @@ def _recomputed(d: dict[str, Any]) -> float:
         return rank_score_log10_p(d["score"], d["num_keys"], d["num_classes"], d["test"]["unit"])
     binomial = binomial_log10_p(d["hits"], d["num_keys"], rate)
     if d["test"]["name"] == SEQUENTIAL:
-        if len(d["log10_stake"]) != d["num_keys"]:
-            raise ValueError("a stake is missing")
-        return -max([0.0, *map(float, d["log10_stake"])])
+        return -float(d["largest_log10_stake"])
     return binomial
 
 

@@ -41,7 +41,9 @@ def null_figure(detection: Detection) -> Picture:
     test, d = detection.details["test"], detection.details
     bound = f"p ≤ {upper_bound(detection.log10_p)}"
     if test["name"] == "sequential_top_k":
-        return _stake(d["log10_stake"], float(test["stop_at_log10_p"]), bound)
+        # The path of the stake would tell of every key whether it hit; the number of hits is what can be shown.
+        stake = f"largest stake 10^{d['largest_log10_stake']:.1f}, so {bound}"
+        return _hits(log10_hits(test, d["num_keys"], d["num_classes"]), int(d["hits"]), stake)
     if test["name"] == "rank_score":
         null = null_of(test, d["num_keys"], d["num_classes"])
         return _scores(null, int(d["score"]), bound)
@@ -102,19 +104,6 @@ def _marked(figure: Any, axis: Any, x: int, top: float, floor: float, bound: str
     side = "left" if x < low + 0.3 * (high - low) else "right" if x > low + 0.7 * (high - low) else "center"
     axis.annotate(label, (x, 1.02), xycoords=("data", "axes fraction"), ha=side, va="bottom", color=FOUND, fontsize=10)
     return _finish(figure, axis, f"Exact null distribution on a logarithmic scale ({unit}); {label}.")
-
-
-def _stake(path: list[float], stop: float, bound: str) -> Picture:
-    figure, axes = new_figure(1, 1, SIZE)
-    axis = axes[0][0]
-    walk = [0.0, *path]
-    place = int(np.argmax(walk))
-    axis.plot(range(len(walk)), walk, color=NULL, linewidth=1.6, label="stake")
-    axis.axhline(-stop, color=GREY, linestyle="--", linewidth=1, label=f"stop at 10^{stop:g}")
-    axis.axhline(0, color=GREY, linewidth=0.6)
-    axis.plot([place], [walk[place]], color=FOUND, marker="o", markersize=5, linestyle="none", label=f"largest: {bound}")
-    axis.set(xlabel="keys asked", ylabel="log10 stake (1 at the start)")
-    return _finish(figure, axis, f"Path of the stake over {len(path)} keys; its largest value gives {bound}.")
 
 
 def _finish(figure: Any, axis: Any, alt: str) -> Picture:

@@ -144,7 +144,7 @@ class KeyDetection(Callback):
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
         origin = {"seeds": seeds, "access": "module", "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
         if trainer.is_global_zero:
-            entry = ledger.append("use", suspect=str(folder), batches=batches, access="module")
+            entry = ledger.append("use", suspect=folder.name, batches=batches, access="module")
             origin["ledger"] = {"entry": entry["number"], "head": entry["hash"]}
         self.detection = detect(ranks, keys, origin, batches=batches)
         values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.statistics.binomial import binomial_log10_p
 from taggant_lightning.statistics.rank_score import UNIT, rank_score_log10_p, rank_scores
-from taggant_lightning.statistics.sequential import log10_wealth, sequential_log10_p
+from taggant_lightning.statistics.sequential import sequential_log10_p
 from taggant_lightning.taggants.hits import count_hits
 
 TOP_K, RANK_SCORE, SEQUENTIAL = "binomial_top_k", "rank_score", "sequential_top_k"
@@ -120,8 +120,9 @@ def evaluate(test: dict[str, Any], ranks: NDArray[np.int64], num_classes: int) -
         }
         return Outcome(rank_score_log10_p(total, len(ranks), num_classes, test["unit"]), details)
     flags = (ranks <= top_k).tolist()
-    details |= {"log10_stake": [round(w, 4) for w in log10_wealth(flags, rate, test["bet"])]}
-    return Outcome(sequential_log10_p(flags, rate, test["bet"]), details)
+    log10_p = sequential_log10_p(flags, rate, test["bet"])
+    # Its path would tell of every key whether it hit, and the record is public.
+    return Outcome(log10_p, {**details, "largest_log10_stake": -log10_p})
 
 
 def may_stop(test: dict[str, Any], ranks: NDArray[np.int64], num_classes: int) -> bool:
