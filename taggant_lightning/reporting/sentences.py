@@ -36,7 +36,9 @@ def shortcomings(detection: Detection) -> list[str]:
     """Return a sentence for each thing that makes the p-value conservative, or unfit for a claim."""
     d, lines = detection.details, []
     if d.get("refused"):
-        lines.append(f"{d['refused']} keys were refused or never answered; they count against the claimant.")
+        lines.append(
+            f"{d['refused']} keys got no usable answer (a refusal, NaN, or none at all); they count against the claimant."
+        )
     if d.get("incomplete", 0) > d.get("refused", 0):
         lines.append(
             f"{d['incomplete'] - d.get('refused', 0)} answers name fewer of the owner's classes than the test looks at; what "

@@ -182,7 +182,7 @@ def test_the_record_and_what_a_person_reads(keys: KeySet, net: Net, tmp_path: Pa
     assert record["validity"] == "conservative"
     refused = int((keys.images[:, 0, 0, 0] < 40).sum())
     assert record["details"]["refused"] == refused > 0
-    assert f"{refused} keys were refused or never answered; they count against the claimant." in out
+    assert f"{refused} keys got no usable answer (a refusal, NaN, or none at all); they count against the claimant." in out
     assert out.splitlines()[-1].startswith("taggant: run=")
     assert record["provenance"]["suspect"] == "bob"
     assert record["provenance"]["first_seen"] == "2026-11-24"
