@@ -206,7 +206,7 @@ def _model(
         detection=record.detection,
         use=use,
         corrected_log10_p=corrected,
-        checks=[(finding.name, finding.holds, finding.sentence) for finding in findings],
+        checks=[(finding.name, finding.mark, finding.sentence) for finding in findings],
         null=_inline(drawn.null, f"null-{number}"),
         fresh=drawn.fresh,
         fresh_figure=None if drawn.fresh_figure is None else _inline(drawn.fresh_figure, f"fresh-{number}"),

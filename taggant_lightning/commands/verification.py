@@ -82,8 +82,7 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed) -> None:
 
 def lines(found: Verification) -> list[str]:
     """Return what was looked at, a line each."""
-    marks = {True: "holds", False: "FAILS", None: "unknown"}
-    return [f"{marks[f.holds]:<8} {f.name}: {f.sentence}" for f in found.findings]
+    return [f"{f.mark.replace('fails', 'FAILS'):<8} {f.name}: {f.sentence}" for f in found.findings]
 
 
 def _answers(path: Path) -> list[list[int | None] | None]:

@@ -59,7 +59,7 @@ class Model:
         detection: The record.
         use: Its entry in the ledger, or None where the ledger is not at hand or does not hold it.
         corrected_log10_p: After the corrections that could be made.
-        checks: Name, whether it holds (None where that is unknown) and a sentence of each thing that was looked at.
+        checks: Name, mark (`holds`, `fails`, `unknown`, `note`) and a sentence of each thing that was looked at.
         null: The exact null with the observed value.
         fresh: The same answers against fresh labels; None where answers are not at hand.
         fresh_figure: Its figure.
@@ -71,7 +71,7 @@ class Model:
     detection: Detection
     use: int | None
     corrected_log10_p: float
-    checks: Sequence[tuple[str, bool | None, str]]
+    checks: Sequence[tuple[str, str, str]]
     null: Shown
     fresh: Fresh | None = None
     fresh_figure: Shown | None = None
@@ -142,9 +142,9 @@ def page(given: Given) -> dict[str, Any]:
         "lacking": _lacking(given),
         "commitment": _commitment(given),
         "checks": _grouped(
-            ((name, {True: "holds", False: "fails", None: "unknown"}[holds], said), number)
+            ((name, mark, said), number)
             for number, model in enumerate(given.models, start=1)
-            for name, holds, said in model.checks
+            for name, mark, said in model.checks
         ),
         "commands": check_commands([(m.file, m.detection) for m in given.models], given.committed, given.released),
         "ledger": _ledger(given),
@@ -202,7 +202,7 @@ def _model(number: int, model: Model, given: Given) -> dict[str, Any]:
         "correction": _correction(model, given),
         "strength": sentences.strength(model.detection.log10_p if corrected is None else corrected),
         "failing": ", ".join(
-            name for name, holds, _ in model.checks if holds is False and name not in ("significance", "secret")
+            name for name, mark, _ in model.checks if mark == "fails" and name not in ("significance", "secret")
         ),
         "shortcomings": sentences.shortcomings(model.detection),
         "access": model.detection.provenance.get("access", "not told"),

@@ -32,11 +32,18 @@ class Finding:
         name: In a word or two.
         holds: Whether it is as it must be; None where what would show it was not given.
         sentence: What was found.
+        note: Whether it is a weakness that a claim may have, and that a reader should weigh.
     """
 
     name: str
     holds: bool | None
     sentence: str
+    note: bool = False
+
+    @property
+    def mark(self) -> str:
+        """One word for it: `holds`, `fails`, `unknown` or `note`."""
+        return "note" if self.note else {True: "holds", False: "fails", None: "unknown"}[self.holds]
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def _choice(keys: Revealed, evidence: Evidence) -> Finding:
             "nothing shows that secrets were not tried before the commitment, against models like the suspect; train models on "
             "the originals and ask them the same keys"
         )
-        return Finding("choice of the secret", True, said)
+        return Finding("choice of the secret", True, said, note=True)
     beacon, promised = keys.header["beacon"], promise_of(keys.header)
     if evidence.promised is None or evidence.beacon is None:
         return Finding("choice of the secret", None, f"give the dates of the promise {promised} and of the beacon")

@@ -30,7 +30,7 @@ def drawn(test: str = "binomial_top_k", **more: Any) -> KeySet:
 
 def model(keys: KeySet, ranks: list[int], name: str = "Bob", use: int | None = 0, **more: Any) -> Model:
     record = detect(np.array(ranks), keys, {"suspect": name, "access": "url"})
-    given = {"checks": [("keys", True, "they are"), ("number", None, "not at hand")], "null": FIGURE, **more}
+    given = {"checks": [("keys", "holds", "they are"), ("number", "unknown", "not at hand")], "null": FIGURE, **more}
     return Model(name, f"{name}/detection.json", "ab" * 32, record, use, record.log10_p, **given)
 
 
@@ -93,7 +93,7 @@ def test_what_is_not_at_hand_is_said() -> None:
 
 def test_demo_keys_and_failing_checks_stand_out() -> None:
     keys = drawn(demo_only=True)
-    one = model(keys, HITS, checks=[("batches spent", False, "public before")])
+    one = model(keys, HITS, checks=[("batches spent", "fails", "public before")])
     html = render(page(given(keys, one)))
     assert 'class="banner"' in html
     assert "Not everything about this claim holds: batches spent" in html
