@@ -59,6 +59,23 @@ def _trainer(epochs: int, *callbacks: pl.Callback) -> pl.Trainer:
     )
 
 
+def keep(model: ImageClassifier, path: Path) -> None:
+    """Write a model's weights, for another benchmark to ask the same model."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
+
+
+def kept(name: str, path: Path, num_classes: int = 100, image_size: int = SIZE, channels: int = 3) -> ImageClassifier:
+    """Read a model whose weights `keep` wrote, in evaluation mode."""
+    from safetensors.torch import load_file
+
+    model = ImageClassifier(name, num_classes=num_classes, image_size=image_size, channels=channels, **RECIPES[name])
+    model.load_state_dict(load_file(path))
+    return model.eval()
+
+
 def share_source(data: ImageDataModule, original: ImageDataModule) -> ImageDataModule:
     """Let one DataModule read the splits that another has opened and decoded."""
     data.__dict__["test_source"] = original.test_source
