@@ -84,6 +84,29 @@ def share_source(data: ImageDataModule, original: ImageDataModule) -> ImageDataM
     return data
 
 
+def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure and its axes, an array of two dimensions, without a display."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_plot(figure: Any, stem: Path) -> None:
+    """Write a plot as PNG and as SVG, the same bytes for the same figures."""
+    import matplotlib.pyplot as plt
+
+    with plt.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "none"}):
+        figure.savefig(stem.with_suffix(".png"), dpi=100, metadata={"Software": None})
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+
+
 def write_figures(path: str, figures: dict[str, Any]) -> None:
     """Write figures with versions, commit and hardware."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,9 @@
 
     TAGGANT_DATA=… python benchmarks/power.py --seeds 130-133 --json experiments/power/ranks.json
 
-A seed is a world: its own KeySet of 40 keys, its own surrogate, one Signature, and Bobs of further seeds. Half of the Bobs train on
-the signed images and half on the originals. Every Bob is asked the KeySets of all worlds: other worlds' keys are keys he owes
-nothing to. With `--keep DIR` the weights stay there, for benchmarks that ask the same models something else.
+A seed is a world: its own KeySet of 40 keys, its own surrogate, one Signature, and Bobs of further seeds. Half of the Bobs
+train on the signed images and half on the originals. Every Bob is asked the KeySets of all worlds: other worlds' keys are keys
+he owes nothing to. With `--keep DIR` the weights stay there, for benchmarks that ask the same models something else.
 """
 
 import argparse
