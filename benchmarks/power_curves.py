@@ -1,6 +1,6 @@
 """Power against the number of keys, from the ranks that power.py wrote: four tests, signed models and models that owe nothing.
 
-    python benchmarks/power_curves.py --ranks experiments/power/ranks.json --out experiments/power
+    PYTHONPATH=. python benchmarks/power_curves.py --ranks experiments/power/ranks.json --out experiments/power
 
 For each model and KeySet the keys are put in many random orders; the first n of an order are n keys drawn without replacement.
 """
@@ -8,7 +8,6 @@ For each model and KeySet the keys are put in many random orders; the first n of
 import argparse
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ import numpy as np
 from common import save_plot, subplots, write_figures
 from numpy.typing import NDArray
 
-from taggant_lightning.statistics import binomial_log10_p, rank_score_log10_p, rank_scores
-from taggant_lightning.statistics.rank_score import rank_score_pmf
+from taggant_lightning.statistics import rank_score_log10_p, rank_scores
 from taggant_lightning.statistics.sequential import log10_wealth
 from taggant_lightning.taggants.primary import BET
+from tests.control import score_tail, top_k_tail
 
 LEVELS = {"1e-3": -3.0, "1e-6": -6.0}
 GROUPS = ("signed", "clean, same keys", "owes nothing, any keys")
@@ -32,18 +31,10 @@ def top_k_curve(top_k: int, num_classes: int) -> Curve:
     def curve(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
         hits, out = np.cumsum(ranks <= top_k, axis=-1), np.empty(ranks.shape)
         for n in range(1, ranks.shape[-1] + 1):
-            table = np.array([binomial_log10_p(h, n, top_k / num_classes) for h in range(n + 1)])
-            out[..., n - 1] = table[hits[..., n - 1]]
+            out[..., n - 1] = top_k_tail(n, top_k, num_classes)[hits[..., n - 1]]
         return out
 
     return curve
-
-
-@cache
-def score_tail(trials: int, num_classes: int) -> NDArray[np.float64]:
-    """Return the rank test's log10 p of every total, from the whole distribution of the score."""
-    tail: NDArray[np.float64] = np.minimum(0.0, np.log10(np.cumsum(rank_score_pmf(trials, num_classes)[::-1])[::-1]))
-    return tail
 
 
 def rank_curve(num_classes: int) -> Curve:
