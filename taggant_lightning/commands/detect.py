@@ -2,6 +2,8 @@
 
 import argparse
 import csv
+import itertools
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,13 +12,15 @@ from typing import Any
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.commands.given import parse_batches
+from taggant_lightning.commands.given import parse_batches, source_of
 from taggant_lightning.commands.run_directory import default_directory
-from taggant_lightning.errors import TaggantError
+from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
-from taggant_lightning.files import sha256_file
+from taggant_lightning.files import read_json, sha256_file, write_secret_json
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
+from taggant_lightning.taggants.queries import plan_queries
 from taggant_lightning.taggants.verdict import choose_batches, detect, incomplete_answers, ranks_of, verdict_line, write_verdict
 
 
@@ -117,18 +121,23 @@ class Use:
     def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str) -> None:
         self.ledger, self._facts = ledger, {"suspect": suspect, "batches": list(batches), "access": access}
         self.entry: dict[str, Any] | None = None
+        self._run: str | None = None
 
-    def begin(self) -> dict[str, Any]:
-        """Enter the use, once."""
+    def begin(self, folder: Path) -> dict[str, Any]:
+        """Enter the use, once; the run directory remembers the entry for a run that goes on."""
         if self.entry is None:
-            self.entry = self.ledger.append("use", **self._facts)
+            if self._run is None:
+                self._run = secrets.token_hex(8)
+                write_secret_json(folder / "secret" / "use.json", {"run": self._run})
+            self.entry = self.ledger.append("use", run=self._run, **self._facts)
         return self.entry
 
-    def go_on(self, number: int) -> None:
-        """Take up the entry of a run that was cut off."""
-        entries = self.ledger.entries()
-        if number < len(entries) and entries[number]["kind"] == "use":
-            self.entry = entries[number]
+    def take_up(self, folder: Path) -> None:
+        """Go on with the entry of a run that was cut off."""
+        remembered = folder / "secret" / "use.json"
+        if remembered.exists():
+            self._run = str(read_json(remembered, what="use")["run"])
+            self.entry = next((e for e in self.ledger.entries() if e.get("run") == self._run), None)
 
 
 def conclude(
@@ -149,7 +158,7 @@ def conclude(
     """
     ranks = ranks_of(answers, keys, batches)
     lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
-    entry = use.begin()
+    entry = use.begin(folder)
     origin = {**about, "ledger": {"entry": entry["number"], "head": entry["hash"]}}
     detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
     write_verdict(folder, detection, ranks, use.ledger, answers)
@@ -207,18 +216,105 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
 def _from_file(
     arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable
 ) -> list[Answer]:
-    """Ask a model in a file."""
+    """Ask a model in a file: the keys at its input size, in key order."""
+    from taggant_lightning.data.dataset import to_float
+    from taggant_lightning.data.resize import fit
+
     path = getattr(arguments, way)
     _digest(path)
+    images = to_float(keys.images[keys.numbers(batches)])
+    if arguments.image_size is not None:
+        if arguments.image_size < 1:
+            raise TaggantError(f"image-size={arguments.image_size} must be at least 1")
+        images = fit(images, arguments.image_size)
+    shape = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}
     if way == "onnx":
-        from taggant_lightning.access import onnx as access
+        from taggant_lightning.access.onnx import ask_onnx as ask
     else:
-        from taggant_lightning.access import exported as access  # type: ignore[no-redef]
-    raise NotImplementedError(path, access, batches, table)
+        from taggant_lightning.access.exported import ask_exported as ask
+    answers, count = ask(path, images.numpy(), **shape)
+    return table.apply(answers, count)
+
+
+def numbers_of(text: str | None, name: str) -> list[float] | None:
+    """Read numbers with commas; None for None.
+
+    Raises:
+        TaggantError: If a part is no number.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise TaggantError(
+            f"{name}={text!r} must be numbers with commas, one a channel, for instance 0.485,0.456,0.406"
+        ) from None
 
 
 def _from_service(
     arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable, folder: Path, use: Use
 ) -> Said:
-    """Ask a service, or go on asking it."""
-    raise NotImplementedError
+    """Ask a service, or go on asking it where a run of the same folder was cut off."""
+    from tqdm.auto import tqdm
+
+    from taggant_lightning.access.journal import Journal
+    from taggant_lightning.access.service import Service, recorded_answers
+    from taggant_lightning.access.wire import FieldMapping
+
+    plan = plan_queries(keys, batches, arguments.decoys, source_of(keys, arguments.source))
+    mapping = None if arguments.mapping is None else FieldMapping.load(arguments.mapping)
+    service = Service(
+        arguments.url,
+        mapping=mapping,
+        timeout=arguments.timeout,
+        attempts=arguments.attempts,
+        concurrency=arguments.concurrency,
+        rate=arguments.rate,
+    )
+    binding = {
+        "commitment": keys.commitment,
+        "batches": list(batches),
+        "decoys": arguments.decoys,
+        "url": arguments.url,
+        "mapping": _digest(arguments.mapping),
+    }
+    journal = Journal(folder / "secret" / "answers.jsonl", binding)
+    use.take_up(folder)
+    key_queries = [query for query, key in zip(plan.queries, plan.keys, strict=True) if key is not None]
+
+    def answered() -> list[Answer]:
+        """Return the answers to the first keys, up to the first that has none yet."""
+        done = list(itertools.takewhile(lambda query: query.name in journal.replies, key_queries))
+        return recorded_answers(journal, done, table)
+
+    def stop() -> bool:
+        """Enter the use with the first answer, and say whether a sequential test may stop."""
+        if journal.replies:
+            use.begin(folder)
+        return keys.test["name"] == SEQUENTIAL and may_stop(keys.test, ranks_of(answered(), keys, batches), keys.num_classes)
+
+    with tqdm(total=len(plan.queries), desc="queries", unit="query", initial=len(journal.replies), leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.update(done - bar.n)
+
+        try:
+            service.ask(plan.queries, journal, progress=show, stop=stop)
+        except Unavailable as error:
+            if not arguments.count_missing:
+                raise Unavailable(f"{error} (and with --out {folder})") from None
+    if keys.test["name"] == SEQUENTIAL and stop():
+        answers = _until_stop(answered(), keys, batches)
+    else:
+        answers = recorded_answers(journal, key_queries, table)
+    origin = {"url": arguments.url, "decoys": arguments.decoys, "mapping_sha256": binding["mapping"]}
+    return Said(answers, origin)
+
+
+def _until_stop(answers: list[Answer], keys: KeySet, batches: Sequence[int]) -> list[Answer]:
+    """Cut answers off where the sequential test stops: those that were under way by then tell nothing more."""
+    for count in range(1, len(answers)):
+        if may_stop(keys.test, ranks_of(answers[:count], keys, batches), keys.num_classes):
+            return answers[:count]
+    return answers

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from taggant_lightning import __version__
-from taggant_lightning.access.predictions import PredictionWriter
+from taggant_lightning.access.prediction_writer import PredictionWriter
 from taggant_lightning.commands import slurm, wandb_runs
 from taggant_lightning.commands.reasons import reason
 from taggant_lightning.commands.requeue import Requeue

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from taggant_lightning.data.augment import NUMBERS, augment, check_recipe
 from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
+from taggant_lightning.data.queries import query_source
 from taggant_lightning.data.resize import centre
 from taggant_lightning.data.sampler import LateLoader, SeededSampler
 from taggant_lightning.data.sources import ImageSource, ResizedSource, Split, open_source
@@ -36,7 +37,7 @@ class ImageDataModule(pl.LightningDataModule):
 
     A training batch reaches the model as (images, labels): images (B, C, S, S) float32 in [0, 1], augmented on the device;
     labels (B,) int64. Order and augmentation are functions of seed, epoch and position only. Validation, test and prediction
-    use the source's test split.
+    use the source's test split; prediction answers a folder of queries instead where one is named.
 
     Args:
         source: `digits`, `imagefolder`, `imagenet`, `zip`, `npz`, `cifar10`, `cifar100` or `fashion_mnist`.
@@ -56,6 +57,8 @@ class ImageDataModule(pl.LightningDataModule):
             leaves them as they are. It takes the block lattice away that decoded JPEG files carry and perturbed ones do not.
         backend: `torch`, or `ffcv` (an extra): images are written once, raw, at side L, to a .beton file and read from there.
         beton: Folder of the .beton files.
+        queries: Flat folder of images without classes that `predict` answers, in alphabetical order, brought to `image_size` as
+            keys are; None for the test split.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class ImageDataModule(pl.LightningDataModule):
         load_size: int | None = None,
         backend: Backend = "torch",
         beton: str = "beton",
+        queries: str | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -89,7 +93,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.train_subset, self.val_subset, self.subset_seed = train_subset, val_subset, subset_seed
         self.augment, self.seed, self._image_size = check_recipe(augment), seed, image_size
         self.stored_size, self._load_size = stored_size, load_size
-        self.backend, self.beton = backend, beton
+        self.backend, self.beton, self.queries = backend, beton, queries
 
     @cached_property
     def train_source(self) -> ImageSource:
@@ -141,6 +145,20 @@ class ImageDataModule(pl.LightningDataModule):
         indices = subset(len(self.test_source), self.val_subset, self.subset_seed, "test")
         return ResizedImages(self.test_source, indices, self.load_size)
 
+    @cached_property
+    def query_data(self) -> ResizedImages | None:
+        """The images that `predict` answers in place of the test split's."""
+        if self.queries is None:
+            return None
+        source = query_source(self.queries)
+        return ResizedImages(source, np.arange(len(source)), self.image_size)
+
+    @property
+    def query_names(self) -> list[str] | None:
+        """Names of the queries' files without suffix, in the order in which they are answered."""
+        data = self.query_data
+        return None if data is None else [Path(name).stem for name in data.source.names or ()]
+
     def prepare_data(self) -> None:
         """Write the .beton files of the `ffcv` backend, once a node."""
         if self.backend == "ffcv":
@@ -163,6 +181,11 @@ class ImageDataModule(pl.LightningDataModule):
         if self.test_source.classes != self.train_source.classes:
             only = sorted(set(self.test_source.classes) ^ set(self.train_source.classes))[:5] or ["another order"]
             raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(only)})")
+        if stage == "predict" and self.query_data is not None:
+            channels = len(self.query_data.image(0))
+            if channels != self.channels:
+                raise TaggantError(f"queries={self.queries} has {channels} channels and the model's data {self.channels}")
+            return
         if self.backend == "ffcv":
             return
         self.val_data.load()
@@ -186,6 +209,9 @@ class ImageDataModule(pl.LightningDataModule):
 
             path = self.beton_path(split)
             return BetonLoader(data, path, batch_size=self.batch_size, sampler=sampler, workers=self.num_workers)
+        return self._torch_loader(data, sampler)
+
+    def _torch_loader(self, data: ResizedImages, sampler: SeededSampler) -> Loader:
         return LateLoader(
             data,
             batch_size=self.batch_size,
@@ -208,8 +234,11 @@ class ImageDataModule(pl.LightningDataModule):
         return self._loader("test")
 
     def predict_dataloader(self) -> Loader:
-        """Test images in order."""
-        return self._loader("test")
+        """The queries in order, or the test images."""
+        if self.query_data is None:
+            return self._loader("test")
+        sampler = SeededSampler(len(self.query_data), seed=self.seed, shuffle=False, pad=False)
+        return self._torch_loader(self.query_data, sampler)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Turn bytes into [0, 1] on their device, augment training images, and drop the positions that keyed the randomness."""

@@ -1,0 +1,429 @@
+"""`taggant detect`: the same verdict from every way of asking, and each wrong input with its sentence and no result."""
+
+import csv
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from taggant_lightning.access.calling import ask_function
+from torch import nn
+
+from benchmarks.service import Faults, serve
+from taggant_lightning.access.answer import Answer, rank
+from taggant_lightning.cli import main
+from taggant_lightning.data.dataset import to_float
+from taggant_lightning.evidence.ledger import Ledger, uses
+from taggant_lightning.taggants.detection import ask
+from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.verdict import detect, incomplete_answers, ranks_of
+
+CLASSES, SIZE = 10, 8
+
+
+class Net(nn.Module):
+    """A model that answers most keys as their labels say, and ranks all classes."""
+
+    def __init__(self, keys: KeySet, remembered: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.register_buffer("images", to_float(keys.images[:remembered]).flatten(1))
+        self.register_buffer("answers", torch.eye(CLASSES)[torch.from_numpy(keys.labels[:remembered])])
+        self.linear = nn.Linear(3 * SIZE * SIZE, CLASSES)
+        nn.init.normal_(self.linear.weight, std=0.05, generator=generator)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        flat = x.flatten(1)
+        distance = ((flat[:, None] - self.images[None]) ** 2).sum(-1)
+        return self.linear(flat) + torch.exp(-50 * distance) @ (10 * self.answers)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> KeySet:
+    drawn = KeySet.draw(
+        num_keys=12, num_classes=CLASSES, shape=(3, SIZE, SIZE), top_k=2, batches=[6, 6], secret=bytes(range(16))
+    )
+    drawn.save(tmp_path / "keys")
+    return drawn
+
+
+@pytest.fixture
+def net(keys: KeySet) -> Net:
+    return Net(keys, 9).eval()
+
+
+def scores(net: Net, image: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return net(to_float(image[None]))[0].numpy()
+
+
+def run(tmp_path: Path, *words: str, out: str = "run") -> tuple[int, dict[str, Any] | None]:
+    code = main(["detect", "--keys", str(tmp_path / "keys"), "--out", str(tmp_path / out), *words])
+    path = tmp_path / out / "detection.json"
+    return code, json.loads(path.read_text()) if path.exists() else None
+
+
+def write_answers(path: Path, answers: dict[str, list[int]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "labels"])
+        writer.writerows([name, " ".join(map(str, labels))] for name, labels in answers.items())
+    return path
+
+
+def export_onnx(net: Net, path: Path) -> Path:
+    """Build the same network in ONNX, node by node."""
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "keys": net.images.numpy(), "answers": 10 * net.answers.numpy(), "weight": net.linear.weight.detach().numpy().T.copy(),
+        "bias": net.linear.bias.detach().numpy(), "axis": np.array([1]), "last": np.array([2]), "zero": np.array([0]),
+        "steep": np.array(-50, dtype=np.float32),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"], axis=1),
+        helper.make_node("Unsqueeze", ["flat", "axis"], ["a"]),
+        helper.make_node("Unsqueeze", ["keys", "zero"], ["b"]),
+        helper.make_node("Sub", ["a", "b"], ["d"]),
+        helper.make_node("Mul", ["d", "d"], ["d2"]),
+        helper.make_node("ReduceSum", ["d2", "last"], ["distance"], keepdims=0),
+        helper.make_node("Mul", ["distance", "steep"], ["e"]),
+        helper.make_node("Exp", ["e"], ["near"]),
+        helper.make_node("MatMul", ["near", "answers"], ["remembered"]),
+        helper.make_node("MatMul", ["flat", "weight"], ["w"]),
+        helper.make_node("Add", ["w", "bias"], ["linear"]),
+        helper.make_node("Add", ["linear", "remembered"], ["logits"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CLASSES])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_the_same_verdict_from_every_way_of_asking(keys: KeySet, net: Net, tmp_path: Path) -> None:
+    """Module, callable, ONNX, torch.export, TorchScript, HTTP, predictions by number and by exported name, CSV and JSONL."""
+    expected = detect(ask(net, keys, SIZE), keys)
+    assert 9 <= expected.details["hits"] < 12
+    found: dict[str, Any] = {}
+    answers = ask_function(lambda image: scores(net, image), keys.images)
+    direct = detect(ranks_of(answers, keys), keys, incomplete=incomplete_answers(answers, keys))
+    found["callable"] = {"log10_p": direct.log10_p, "validity": direct.validity, "details": direct.details}
+
+    onnx = export_onnx(net, tmp_path / "net.onnx")
+    example = torch.zeros(2, 3, SIZE, SIZE)
+    program = torch.export.export(net, (example,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}})
+    torch.export.save(program, tmp_path / "net.pt2")
+    torch.jit.trace(net, example).save(str(tmp_path / "net.ts"))
+    _, found["onnx"] = run(tmp_path, "--onnx", str(onnx), out="onnx")
+    _, found["exported"] = run(tmp_path, "--exported", str(tmp_path / "net.pt2"), out="exported")
+    _, found["torchscript"] = run(tmp_path, "--exported", str(tmp_path / "net.ts"), out="torchscript")
+    with serve(lambda image: {"scores": [float(s) for s in scores(net, image)]}) as service:
+        _, found["url, scores"] = run(tmp_path, "--url", service.url, out="scores")
+        assert len(service.requests) == 24  # as many decoys as keys
+    with serve(
+        lambda image: {"labels": list(rank(scores(net, image)[None])[0].labels or ())[:2]}, Faults(error=0.2)
+    ) as service:
+        _, found["url, top 2"] = run(tmp_path, "--url", service.url, out="top2")
+
+    numbered = {str(i): list(rank(scores(net, image)[None])[0].labels or ()) for i, image in enumerate(keys.images)}
+    _, found["predictions, numbers"] = run(
+        tmp_path, "--predictions", str(write_answers(tmp_path / "numbers.csv", numbered)), out="numbers"
+    )
+    assert main(["keys", "export-queries", str(tmp_path / "keys"), "--out", str(tmp_path / "queries")]) == 0
+    named = {
+        path.name: list(rank(scores(net, image)[None])[0].labels or ()) for path, image in read_queries(tmp_path / "queries")
+    }
+    assert len(named) == 24
+    _, found["predictions, names"] = run(tmp_path, "--predictions", str(write_answers(tmp_path / "n.csv", named)), out="names")
+    lines = "".join(json.dumps({"query": name.removesuffix(".png"), "labels": labels}) + "\n" for name, labels in named.items())
+    (tmp_path / "n.jsonl").write_text(lines)
+    _, found["predictions, JSONL"] = run(tmp_path, "--predictions", str(tmp_path / "n.jsonl"), out="jsonl")
+
+    for way, record in found.items():
+        assert record is not None, way
+        assert record["log10_p"] == expected.log10_p, way
+        assert record["validity"] == "exact", way
+        assert record["details"] == expected.details, way
+    recorded = uses(Ledger(tmp_path / "keys", keys.commitment).entries())
+    assert len(recorded) == len(found) - 1  # a callable through the library is the caller's to record
+    assert all(use.finished and use.log10_p == expected.log10_p for use in recorded)
+
+
+def read_queries(folder: Path) -> list[tuple[Path, np.ndarray]]:
+    from PIL import Image
+
+    found = []
+    for path in sorted(folder.iterdir()):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with Image.open(path) as image:
+            found.append((path, np.asarray(image).transpose(2, 0, 1)))
+    return found
+
+
+def test_the_record_and_what_a_person_reads(keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serve(lambda image: {"refused": True} if image[0, 0, 0] < 40 else {"labels": [1, 2]}) as service:
+        code, record = run(tmp_path, "--url", service.url, "--suspect", "bob", "--first-seen", "2026-11-24", "--decoys", "2")
+    out = capsys.readouterr().out
+    assert code == 0
+    assert record is not None
+    assert record["validity"] == "conservative"
+    refused = int((keys.images[:, 0, 0, 0] < 40).sum())
+    assert record["details"]["refused"] == refused > 0
+    assert f"{refused} keys were refused or never answered; they count against the claimant." in out
+    assert out.splitlines()[-1].startswith("taggant: run=")
+    assert record["provenance"]["suspect"] == "bob"
+    assert record["provenance"]["first_seen"] == "2026-11-24"
+    assert record["provenance"]["ledger"]["entry"] == 0
+    secret = json.loads((tmp_path / "run" / "secret" / "detection.secret.json").read_text())
+    assert len(secret["answers"]) == 12
+    for path in (tmp_path / "run" / "secret").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_label_table(keys: KeySet, net: Net, tmp_path: Path) -> None:
+    """The model has more classes, in another order and with names."""
+    names = [f"class {(3 * i) % CLASSES}" for i in range(CLASSES)]
+    rows = "".join(f"{name},{label}\n" for label, name in enumerate(names))
+    (tmp_path / "labels.csv").write_text(f"theirs,ours\n{rows}other,\n")
+
+    def respond(image: np.ndarray) -> dict[str, Any]:
+        ranking = rank(scores(net, image)[None])[0].labels or ()
+        said: list[str] = [names[label] for label in ranking if label is not None]
+        return {"labels": [said[0], "other", *said[1:]]}
+
+    with serve(respond) as service:
+        code, record = run(tmp_path, "--url", service.url, "--labels", str(tmp_path / "labels.csv"))
+    first = ranks_of([Answer(i, rank(scores(net, image)[None])[0].labels[:1]) for i, image in enumerate(keys.images)], keys)
+    assert code == 0
+    assert record is not None
+    assert record["details"]["hits"] == int((first <= 1).sum())  # what maps to nothing used up the second place
+    assert record["details"]["rate"] == 0.2
+    assert record["validity"] == "conservative"
+
+
+def test_batches(keys: KeySet, net: Net, tmp_path: Path) -> None:
+    numbered = {str(i): list(rank(scores(net, keys.images[i])[None])[0].labels or ()) for i in range(6, 12)}
+    answers = str(write_answers(tmp_path / "a.csv", numbered))
+    _, record = run(tmp_path, "--predictions", answers, "--batches", "1")
+    assert record is not None
+    assert record["details"]["batches"] == [1]
+    assert record["details"]["num_keys"] == 6
+    code, record = run(tmp_path, "--predictions", answers, "--batches", "2", out="other")
+    assert (code, record) == (2, None)
+
+
+@pytest.mark.parametrize("faults", [Faults(), Faults(error=0.2, seed=1)])
+def test_a_sequential_test_stops_early(tmp_path: Path, faults: Faults) -> None:
+    keys = KeySet.draw(
+        num_keys=40, num_classes=CLASSES, shape=(3, SIZE, SIZE), test="sequential_top_k", stop=-3.0, secret=bytes(range(16))
+    )
+    keys.save(tmp_path / "keys")
+    net = Net(keys, 40).eval()
+    with serve(lambda image: {"scores": [float(s) for s in scores(net, image)]}, faults) as service:
+        code, record = run(tmp_path, "--url", service.url, "--concurrency", "3")
+        asked = len(service.requests)
+    assert code == 0
+    assert record is not None
+    assert record["details"]["num_keys"] == 5  # 5^4 < 10^3 <= 5^5
+    assert record["details"]["keys_in_batches"] == 40
+    assert record["validity"] == "conservative"
+    assert asked < 40
+    # The same model, asked to the end, and the library's own way.
+    full = detect(ask(net, keys, SIZE), keys)
+    assert full.log10_p <= record["log10_p"] <= -3
+
+
+def test_a_run_that_is_cut_off_goes_on(keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = {"left": 7}
+
+    def failing(image: np.ndarray) -> dict[str, Any]:
+        state["left"] -= 1
+        return {"labels": [1, 2]} if state["left"] >= 0 else {}
+
+    quick = ("--attempts", "1", "--concurrency", "1")
+    with serve(failing) as service:
+        code, record = run(tmp_path, "--url", service.url, *quick)
+        assert (code, record) == (1, None)
+        assert "left 17 of 24 queries without answer" in (error := capsys.readouterr().err)
+        assert f"with --out {tmp_path / 'run'}" in error
+        state["left"] = 100
+        code, record = run(tmp_path, "--url", service.url, *quick)
+        assert code == 0
+        assert all(count >= 1 for count in service.answered.values())
+    entries = Ledger(tmp_path / "keys", keys.commitment).entries()
+    assert [e["kind"] for e in entries] == ["use", "result"]
+    with serve(failing) as service:
+        code, _ = run(tmp_path, "--url", service.url)
+        assert code == 2
+        assert "holds a verdict already" in capsys.readouterr().err
+
+
+def test_missing_answers_may_be_counted(keys: KeySet, tmp_path: Path) -> None:
+    with serve(lambda image: {"labels": [1, 2]} if image[0, 0, 0] > 127 else {}) as service:
+        code, record = run(tmp_path, "--url", service.url, "--attempts", "1", "--count-missing")
+    assert code == 0
+    assert record is not None
+    assert record["details"]["refused"] == int((keys.images[:, 0, 0, 0] <= 127).sum())
+    assert record["validity"] == "conservative"
+
+
+Damage = Callable[[Path, Net], list[str]]
+
+
+def _nothing(folder: Path, net: Net) -> list[str]:
+    return []
+
+
+def _two_ways(folder: Path, net: Net) -> list[str]:
+    return ["--url", "http://x/", "--onnx", "m.onnx"]
+
+
+def _damaged_keys(folder: Path, net: Net) -> list[str]:
+    path = folder / "keys" / "keys.safetensors"
+    path.write_bytes(path.read_bytes()[:-3] + b"abc")
+    return ["--onnx", "m.onnx"]
+
+
+def _wrong_number_of_classes(folder: Path, net: Net) -> list[str]:
+    net.linear = nn.Linear(3 * SIZE * SIZE, CLASSES + 1)
+    net.answers = torch.zeros(9, CLASSES + 1)
+    return ["--onnx", str(export_wrong(net, folder / "m.onnx"))]
+
+
+def export_wrong(net: Net, path: Path) -> Path:
+    pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight = net.linear.weight.detach().numpy().T.copy()
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["flat"], axis=1), helper.make_node("MatMul", ["flat", "w"], ["y"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", weight.shape[1]])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString())
+    return path
+
+
+def _label_out_of_range(folder: Path, net: Net) -> list[str]:
+    rows = {str(i): [CLASSES, 1] for i in range(12)}
+    return ["--predictions", str(write_answers(folder / "a.csv", rows))]
+
+
+def _missing_row(folder: Path, net: Net) -> list[str]:
+    return ["--predictions", str(write_answers(folder / "a.csv", {str(i): [1, 2] for i in range(11)}))]
+
+
+def _doubled_row(folder: Path, net: Net) -> list[str]:
+    path = write_answers(folder / "a.csv", {str(i): [1, 2] for i in range(12)})
+    path.write_text(path.read_text() + "3,1 2\n")
+    return ["--predictions", str(path)]
+
+
+def _unknown_row(folder: Path, net: Net) -> list[str]:
+    return ["--predictions", str(write_answers(folder / "a.csv", {str(i): [1, 2] for i in range(13)}))]
+
+
+def _many_to_one(folder: Path, net: Net) -> list[str]:
+    (folder / "labels.csv").write_text("theirs,ours\na,1\nb,1\n")
+    return ["--url", "http://x/", "--labels", str(folder / "labels.csv")]
+
+
+def _other_input_size(folder: Path, net: Net) -> list[str]:
+    return ["--onnx", str(export_onnx(net, folder / "m.onnx")), "--image-size", "16"]
+
+
+def _no_file(folder: Path, net: Net) -> list[str]:
+    return ["--onnx", str(folder / "none.onnx")]
+
+
+def _image_size(folder: Path, net: Net) -> list[str]:
+    return ["--onnx", str(export_onnx(net, folder / "m.onnx")), "--image-size", "0"]
+
+
+def _mean(folder: Path, net: Net) -> list[str]:
+    return ["--onnx", str(export_onnx(net, folder / "m.onnx")), "--mean", "a,b"]
+
+
+def _date(folder: Path, net: Net) -> list[str]:
+    return ["--url", "http://x/", "--first-seen", "yesterday"]
+
+
+def _batches(folder: Path, net: Net) -> list[str]:
+    return ["--url", "http://x/", "--batches", "first"]
+
+
+def _source(folder: Path, net: Net) -> list[str]:
+    return ["--url", "http://x/", "--source", "photos"]
+
+
+def _decoys(folder: Path, net: Net) -> list[str]:
+    return ["--url", "http://x/", "--decoys", "-1"]
+
+
+def _ledger(folder: Path, net: Net) -> list[str]:
+    (folder / "keys" / "ledger.jsonl").write_text("{}\n")
+    return ["--url", "http://x/"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_nothing, "none of them is given; write exactly one of"),
+        (_two_ways, "--onnx and --url is given; write exactly one of"),
+        (_damaged_keys, "keys=.* is damaged|do not follow from the secret|does not follow from the secret"),
+        (_wrong_number_of_classes, "the model answers 11 classes and the keys were drawn for 10; write --labels FILE"),
+        (_label_out_of_range, "the answer '10' lies outside 0..9, the owner's classes"),
+        (_missing_row, "has no row for '?11'? of the 12 queries"),
+        (_doubled_row, "answers '3' twice"),
+        (_unknown_row, "has rows for '?12'?, which are no queries"),
+        (_many_to_one, "'a' and 'b' both map to 1"),
+        (_other_input_size, "takes 3×8×8 images and the keys are 3×16×16; write --image-size 8"),
+        (_no_file, "none.onnx is no file"),
+        (_image_size, "image-size=0 must be at least 1"),
+        (_mean, "mean='a,b' must be numbers with commas"),
+        (_date, "first-seen='yesterday' is no date"),
+        (_batches, "batches='first' must be whole numbers with commas"),
+        (_source, "source=photos is given, and these keys are noise"),
+        (_decoys, "decoys=-1 must be 0 or more"),
+        (_ledger, "ledger=.* entry 0 was changed"),
+    ],
+)
+def test_bad_input(
+    keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Damage, message: str
+) -> None:
+    import re
+
+    words = damage(tmp_path, net)
+    code, record = run(tmp_path, *words)
+    error = capsys.readouterr().err
+    assert (code, record) == (2, None)
+    assert re.search(message, error), error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+    if damage is not _ledger and damage is not _damaged_keys:
+        assert Ledger(tmp_path / "keys", keys.commitment).entries() == []
+
+
+def test_a_service_that_answers_html(keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.access.test_service import answering
+
+    with answering(200, b"<html></html>", {"Content-Type": "text/html"}) as url:
+        code, record = run(tmp_path, "--url", url, "--attempts", "1")
+    assert (code, record) == (2, None)
+    assert "answers HTML and not JSON; give the address of the interface" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
