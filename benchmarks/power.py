@@ -24,7 +24,8 @@ from common import CIFAR, accuracy, share_source, train, write_figures
 from numpy.typing import NDArray
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
-from taggant_lightning.statistics import binomial_log10_p, rank_score_log10_p, rank_scores, sequential_log10_p
+from taggant_lightning.statistics import binomial_log10_p, rank_scores, sequential_log10_p
+from taggant_lightning.statistics.rank_score import rank_score_pmf
 from taggant_lightning.statistics.sequential import log10_wealth
 from taggant_lightning.taggants.detection import ask
 
@@ -70,8 +71,14 @@ def _binomial(hits: int, trials: int, rate: float) -> float:
 
 
 @cache
+def _rank_tails(trials: int) -> NDArray[np.float64]:
+    """Return log10 of all tails at once: none here is near what a float cannot hold, and one at a time takes hours."""
+    tails: NDArray[np.float64] = np.minimum(0.0, np.log10(np.cumsum(rank_score_pmf(trials, NUM_CLASSES)[::-1])[::-1]))
+    return tails
+
+
 def _rank_score(total: int, trials: int) -> float:
-    return rank_score_log10_p(total, trials, NUM_CLASSES)
+    return float(_rank_tails(trials)[total])
 
 
 TESTS: dict[str, Callable[[Ranks], float]] = {

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from taggant_lightning.access.calling import ask_function
 from torch import nn
 
 from benchmarks.service import Faults, serve
 from taggant_lightning.access.answer import Answer, rank
+from taggant_lightning.access.calling import ask_function
 from taggant_lightning.cli import main
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.evidence.ledger import Ledger, uses
