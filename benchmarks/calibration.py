@@ -1,6 +1,6 @@
 """Do all tests keep their null? Real models, odd models and planted mistakes, each asked many KeySets that it owes nothing to.
 
-    TAGGANT_DATA=… python benchmarks/power.py --seeds 130-133 --keep MODELS
+    TAGGANT_DATA=… python benchmarks/power.py --worlds 130-130 --keep MODELS
     PYTHONPATH=. TAGGANT_DATA=… python benchmarks/calibration.py --models MODELS --out experiments/calibration
 
 Against a fixed model fresh KeySets are independent, so a few models serve for many KeySets. Exact tests are compared with their
@@ -59,7 +59,7 @@ def cifar_models(models: Path, epochs: int) -> Iterator[tuple[str, torch.nn.Modu
     original = ImageDataModule(**CIFAR, augment="simple", seed=120)
     for kind in ("clean", "signed"):
         words = ", signed with other keys" if kind == "signed" else ""
-        yield f"CIFAR-100, small_cnn{words}", kept("small_cnn", models / f"130-{kind}-0.safetensors"), original
+        yield f"CIFAR-100, small_cnn{words}", kept("small_cnn", models / f"{kind}-130-0.pt"), original
     for number, name in enumerate(("small_mlp", "small_resnet", "small_vit")):
         data = share_source(ImageDataModule(**CIFAR, augment="simple", seed=121 + number), original)
         yield f"CIFAR-100, {name}", train(name, 121 + number, data, epochs=epochs), data

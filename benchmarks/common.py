@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from taggant_lightning import ImageClassifier, ImageDataModule, SignedDataModule
 from taggant_lightning.evidence.provenance import provenance
@@ -59,20 +60,10 @@ def _trainer(epochs: int, *callbacks: pl.Callback) -> pl.Trainer:
     )
 
 
-def keep(model: ImageClassifier, path: Path) -> None:
-    """Write a model's weights, for another benchmark to ask the same model."""
-    from safetensors.torch import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, path)
-
-
-def kept(name: str, path: Path, num_classes: int = 100, image_size: int = SIZE, channels: int = 3) -> ImageClassifier:
-    """Read a model whose weights `keep` wrote, in evaluation mode."""
-    from safetensors.torch import load_file
-
-    model = ImageClassifier(name, num_classes=num_classes, image_size=image_size, channels=channels, **RECIPES[name])
-    model.load_state_dict(load_file(path))
+def kept(name: str, path: Path) -> ImageClassifier:
+    """Read a model of CIFAR-100 at this scale, whose weights another benchmark has kept, in evaluation mode."""
+    model = ImageClassifier(name, num_classes=100, image_size=SIZE, channels=3, **RECIPES[name])
+    model.load_state_dict(torch.load(path, weights_only=True))
     return model.eval()
 
 
