@@ -37,7 +37,7 @@ def usage() -> str:
             "",
             "The usual order: keys new → fit (surrogate, signing) → release → … → fit and test (Bob's model).",
             "Fragments for --config lie in conf/. Bad input exits with code 2 and one sentence; a full disk, or a service that",
-            "does not answer, with code 1: the same command goes on.",
+            "stays down, with 1, and the same command then goes on.",
         ]
     )
 
@@ -49,7 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; None takes them from the process.
 
     Returns:
-        0; 2 for bad input; 1 for a full disk or a service that does not answer, after which the same command goes on.
+        0; 2 for bad input; 1 for a full disk or a service that stays down, after which the same command goes on.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):

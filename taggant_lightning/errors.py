@@ -1,4 +1,4 @@
-"""The one error class of the package."""
+"""The error class of the package, and its one branch: the world failed, not the input."""
 
 
 class TaggantError(ValueError):
@@ -8,5 +8,8 @@ class TaggantError(ValueError):
     """
 
 
-class Unavailable(TaggantError):  # noqa: N818  # a state of the world, not an error of the user
-    """Something outside failed, not the input: commands exit with code 1, and the same command goes on where it stopped."""
+class Unavailable(TaggantError):  # noqa: N818 - it says what is the matter
+    """The world failed, not the input: a service that stays down, though the command is right.
+
+    Commands print the message and exit with code 1; running the same command again goes on from what was reached.
+    """

@@ -59,13 +59,13 @@ def ask_exported(
 
         try:
             outputs = model(block)
+        except TaggantError:
+            raise
         except Exception as error:  # of any operator of torch, or of the TorchScript interpreter
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
             size = "×".join(map(str, block.shape[1:]))
-            raise TaggantError(
-                f"{what} fails on {size} images ({lines[-1][:200]}); write --image-size with the size that the model was "
-                "trained on, or export it again"
-            ) from None
+            known = "export the model again" if shape.size else "write --image-size with the size that the model was trained on"
+            raise TaggantError(f"{what} fails on {size} images ({lines[-1][:200]}); {known}") from None
         for scores in outputs:
             if isinstance(scores, torch.Tensor) and scores.ndim == 2 and scores.is_floating_point():
                 found: NDArray[np.floating] = scores.float().cpu().numpy()

@@ -94,7 +94,7 @@ def _open(path: Path) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what it would print, the message below tells
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path.resolve()), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises types of its own, straight from Exception
         raise TaggantError(f"{what} cannot be loaded ({_first_line(error)}); export the model again") from None
     inputs = session.get_inputs()

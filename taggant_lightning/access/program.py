@@ -149,11 +149,19 @@ class Program:
 
         Returns:
             The outputs that the model's own forward returns.
+
+        Raises:
+            TaggantError: If the graph is damaged.
+            RuntimeError: If an operator fails, as on a shape that the graph is not for.
         """
         with torch.no_grad():
             values = {**self._values, self._input: torch.from_numpy(images).to(self._dtype)}
-            outputs = self._run(self._graph, values)
-        return [outputs[place] for place in self._own]
+            try:
+                outputs = self._run(self._graph, values)
+                return [outputs[place] for place in self._own]
+            except (KeyError, AttributeError, TypeError) as error:  # of the graph; operators raise RuntimeError or IndexError
+                sentence = f"{self._what} is damaged ({type(error).__name__}: {error!s:.200}); export the model again"
+                raise TaggantError(" ".join(sentence.split())) from None
 
     def _run(self, graph: dict[str, Any], values: dict[str, Any]) -> list[Any]:
         nodes = graph["nodes"]
@@ -164,7 +172,7 @@ class Program:
             if node["target"] == GRAD_MODE:
                 inner = _only(arguments[1][1])[1]["graph"]
                 given = [_resolve(a, values) for _, a in arguments[2:]]
-                names = [_only(a)[1]["name"] for a in inner["inputs"]]
+                names = [_name(_only(a)[1]) for a in inner["inputs"]]
                 _bind(node["outputs"], self._run(inner, dict(zip(names, given, strict=True))), values)
             elif (function := self._operators[node["target"]]) is not None:
                 _bind(node["outputs"], _call(function, [(n, _resolve(a, values)) for n, a in arguments]), values)

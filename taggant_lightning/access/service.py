@@ -1,82 +1,82 @@
-"""Asking an HTTP classification service that sometimes fails: each query until it is answered, each answer once."""
+"""Asking an HTTP classification service, through failures of every kind; `docs/services.md` tells what counts as what."""
 
-import itertools
-import json
+import math
 import random
 import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
 from urllib.parse import urlsplit
 
-from taggant_lightning.access.answer import Answer, Query
-from taggant_lightning.access.journal import Journal, Reply
-from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.access.wire import FieldMapping, Unreadable, reply, request
+import requests
+
+from taggant_lightning.access.answer import Query
+from taggant_lightning.access.asking import NotAnsweredError, ask_all
+from taggant_lightning.access.exchange import FailedAttempt, Response, exchange, open_session
+from taggant_lightning.access.journal import Journal, Recorded
+from taggant_lightning.access.mapping import load_mapping
+from taggant_lightning.access.pace import Pace, retry_after
+from taggant_lightning.access.png import png
+from taggant_lightning.access.wire import MalformedError, Wire
 from taggant_lightning.errors import TaggantError, Unavailable
+from taggant_lightning.files import canonical_json, sha256_hex
 
-if TYPE_CHECKING:
-    import requests
-
-LARGEST_ANSWER = 16 * 2**20
-LONGEST_WAIT = 300.0
-# Client errors that say something of the query rather than of the way of asking.
-_REFUSALS = (400, 413, 415, 422, 451)
-_CHANGED_WORDS = {401: "wants to know who asks", 403: "forbids it", 404: "does not know it", 405: "takes no POST there"}
-
-
-class _Failed(Exception):  # noqa: N818  # not an error of ours: an attempt that failed
-    """An attempt that may succeed next time, and how long the service asks to wait."""
-
-    def __init__(self, why: str, wait: float | None = None, html: bool = False) -> None:
-        super().__init__(why)
-        self.wait, self.html = wait, html
+LONGEST_BACKOFF = 60.0  # seconds between two attempts, unless the service asks for more
+REFUSALS = (400, 413, 415, 422, 451)
+CREDENTIALS = "put valid credentials into the headers of the mapping"
+ADDRESS = "write the address that takes POST requests with images"
+# Statuses that no further attempt changes.
+WRONG = {401: CREDENTIALS, 402: CREDENTIALS, 403: CREDENTIALS, 404: ADDRESS, 405: ADDRESS, 407: CREDENTIALS, 410: ADDRESS}
 
 
 class Service:
-    """A classification service.
+    """A classification service at an address.
 
     Args:
-        url: Address that takes POST, http or https; certificates are always checked.
-        mapping: Names of its fields; None for those of docs/services.md.
-        timeout: Seconds to wait for a connection, and for an answer.
-        attempts: Attempts for each query and pass; there are two passes.
-        concurrency: Queries at a time.
+        url: http or https, without user name and password.
+        mapping: File that says where requests and answers have their fields; None for the documented format.
+        timeout: Seconds to connect, to wait for a part of an answer, and for all of it.
+        attempts: Attempts a query, in each of two passes.
+        concurrency: Most requests at a time.
         rate: Most requests a second; None for no limit.
-        backoff: Seconds to wait after a first failure, doubled each time, with as much again at random.
+        backoff: Seconds before the second attempt; each later one waits twice as long, give or take a half.
 
     Raises:
-        TaggantError: If an argument lies outside its range, or a header's environment variable is not set.
+        TaggantError: If an argument is out of range, the address is none, or the mapping is wrong.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        mapping: FieldMapping | None = None,
-        timeout: float = 30.0,
+        mapping: str | None = None,
+        timeout: float = 30,
         attempts: int = 6,
         concurrency: int = 4,
         rate: float | None = None,
         backoff: float = 0.5,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise TaggantError(f"url={url!r} is no address of a service; write http://… or https://…")
-        for name, value, least in (("attempts", attempts, 1), ("concurrency", concurrency, 1)):
-            if value < least:
-                raise TaggantError(f"{name}={value} must be at least {least}")
-        for name, seconds in (("timeout", timeout), ("rate", rate)):
-            if seconds is not None and not seconds > 0:
-                raise TaggantError(f"{name}={seconds} must be above 0")
-        self.url, self.mapping = url, mapping or FieldMapping()
-        self.timeout, self.attempts, self.concurrency, self.backoff = timeout, attempts, concurrency, backoff
-        self._gap, self._next, self._lock = 0.0 if rate is None else 1 / rate, 0.0, threading.Lock()
-        self._headers = self.mapping.expanded_headers()
-        self._threads = threading.local()
+        self._url, self._shown = url, _shown(url)
+        for name, count in (("attempts", attempts), ("concurrency", concurrency)):
+            if count < 1:
+                raise TaggantError(f"{name}={count} asks nothing; write 1 or more")
+        for name, value, unit in (("timeout", timeout, "seconds"), ("rate", rate, "requests a second")):
+            if value is not None and not 0 < value < math.inf:
+                raise TaggantError(f"{name}={value} is not above 0; write {unit}, such as 10")
+        if not 0 <= backoff < math.inf:
+            raise TaggantError(f"backoff={backoff} is negative; write seconds, 0 or more")
+        self._timeout, self._attempts, self._concurrency = timeout, attempts, concurrency
+        self._rate, self._backoff = rate, backoff
+        self._wire = Wire() if mapping is None else load_mapping(mapping)
+        self._jitter = random.SystemRandom()  # spreads attempts in time; no result depends on it
+
+    @property
+    def binding(self) -> dict[str, str]:
+        """What answers of this service are bound to: the address without its query, and a digest of address and fields.
+
+        Headers are left out: with a new token it is the same service.
+        """
+        said = {f.name: getattr(self._wire, f.name) for f in fields(Wire) if f.name != "headers"}
+        return {"url": self._shown, "service": sha256_hex(canonical_json({"address": self._url, **said}))}
 
     def ask(
         self,
@@ -86,178 +86,120 @@ class Service:
         progress: Callable[[int, int], None] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Ask what the journal lacks, in order, and write each answer into it.
+        """Ask what the journal lacks, and write each answer to it.
 
         Args:
-            queries: In the order in which they are sent.
-            journal: Gets the answers; may hold some already.
-            progress: Called with the number of answers and of queries after each answer.
-            stop: Asked after each answer; true ends the asking early.
+            queries: In the order in which they are begun; their names differ.
+            journal: Gets each answer as it comes. Answers may come out of order, by as many places as requests are under way,
+                and by more where a query fails and is tried again at the end.
+            progress: Called with the number of answered queries and of all, after each answer.
+            stop: Called before the first query and after each answer; once it returns True no further query is begun, and
+                those under way are finished and written.
 
         Raises:
-            TaggantError: If the address is wrong, or the service wants something else than queries.
-            Unavailable: If queries were left without answer after all attempts.
+            TaggantError: If the address, the credentials or the mapping is wrong, or an image cannot travel as PNG.
+            Unavailable: If queries are left that failed in all attempts, or many did in succession; asking again with the same
+                journal goes on.
+            OSError: If the journal cannot be written.
         """
-        for _ in range(2):
-            missing = [query for query in queries if query.name not in journal.replies]
-            if not missing or (stop is not None and stop()):
-                return
-            failures = self._pass(missing, len(queries), journal, progress, stop)
-            if stop is not None and stop():
-                return
-        missing = [query for query in queries if query.name not in journal.replies]
-        if missing:
-            why = next((f for f in failures if f.html), failures[0] if failures else _Failed("it did not answer"))
-            if why.html and not journal.replies:
-                raise TaggantError(
-                    f"url={self.url} answers HTML and not JSON; give the address of the interface, not of a page"
-                )
+        if len({query.name for query in queries}) < len(queries):
+            raise TaggantError("queries: two have the same name; name each once")
+        ended = threading.Event()
+        pace = Pace(self._rate, ended)
+        sessions = _Sessions(self._wire)
+        try:
+            failure = ask_all(
+                lambda query: self._ask(query, pace, ended, sessions.mine()),
+                queries,
+                journal,
+                workers=self._concurrency,
+                ended=ended,
+                progress=progress,
+                stop=stop,
+            )
+        finally:
+            sessions.close()
+        if failure is not None:
+            done = sum(query.name in journal.answers for query in queries)
             raise Unavailable(
-                f"url={self.url} left {len(missing)} of {len(queries)} queries without answer (for instance: {why}); run the "
-                "same command again to go on, or with --count-missing to count them as misses"
+                f"url={self._shown} answered {done} of {len(queries)} queries, and the last failure was {failure}; "
+                "run the same command again later, it goes on with the rest"
             )
 
-    def _pass(
-        self,
-        missing: Sequence[Query],
-        total: int,
-        journal: Journal,
-        progress: Callable[[int, int], None] | None,
-        stop: Callable[[], bool] | None,
-    ) -> list[_Failed]:
-        """Ask each query once, several at a time, started in order; return the failures."""
-        failures: list[_Failed] = []
-        waiting = iter(missing)
-        with ThreadPoolExecutor(self.concurrency) as pool:
-            under_way: set[Future[None]] = {
-                pool.submit(self._answer, query, journal) for query in itertools.islice(waiting, self.concurrency)
-            }
-            while under_way:
-                done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in done:
-                    error = future.exception()
-                    if isinstance(error, _Failed):
-                        failures.append(error)
-                    elif error is not None:
-                        for other in under_way:
-                            other.cancel()
-                        raise error
-                    if progress is not None:
-                        progress(len(journal.replies), total)
-                if stop is not None and stop():
-                    for other in under_way:
-                        other.cancel()
-                    break
-                under_way |= {pool.submit(self._answer, query, journal) for query in itertools.islice(waiting, len(done))}
-        return failures
-
-    def _answer(self, query: Query, journal: Journal) -> None:
-        """Ask one query until it is answered, or its attempts are used up."""
-        body = request(query.image, self.mapping)
-        for attempt in range(self.attempts):
+    def _ask(self, query: Query, pace: Pace, ended: threading.Event, session: requests.Session) -> Recorded:
+        body = self._wire.request(png(query.image))
+        failures: list[FailedAttempt] = []
+        while len(failures) < self._attempts and pace.wait():
             try:
-                journal.append(query.name, self._attempt(body))
-            except _Failed as failed:
-                if attempt + 1 == self.attempts:
-                    raise
-                pause = self.backoff * 2**attempt * (1 + random.random())  # noqa: S311  # spreads retries, guards nothing
-                time.sleep(min(LONGEST_WAIT, max(pause, failed.wait or 0.0)))
-            else:
-                return
+                return self._read(exchange(session, self._url, body, self._timeout))
+            except FailedAttempt as failure:
+                pace.hold(failure.wait)
+                failures.append(failure)
+                if len(failures) < self._attempts:
+                    delay = self._backoff * 2.0 ** min(len(failures) - 1, 30) * self._jitter.uniform(0.5, 1.5)
+                    ended.wait(min(delay, LONGEST_BACKOFF))
+        if len(failures) == self._attempts and all(failure.page for failure in failures):
+            raise TaggantError(f"url={self._shown} answers with a web page instead of JSON; {ADDRESS}, or {CREDENTIALS}")
+        raise NotAnsweredError(failures[-1].reason if failures else "the end of the run")
 
-    def _attempt(self, body: dict[str, Any]) -> Reply:
-        """Send one request and read its answer."""
-        import requests
-
-        self._keep_the_rate()
-        try:
-            with self._session().post(
-                self.url, json=body, headers=self._headers, timeout=self.timeout, allow_redirects=False, stream=True
-            ) as response:
-                return self._read(response)
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader) as error:
-            raise TaggantError(f"url={self.url} cannot be asked ({error}); check address and mapping") from None
-        except requests.exceptions.RequestException as error:
-            raise _Failed(type(error).__name__) from None
-
-    def _read(self, response: "requests.Response") -> Reply:
-        status = response.status_code
-        if response.is_redirect:
-            where = urlsplit(response.headers.get("Location", "")).hostname or "another page"
-            raise TaggantError(f"url={self.url} sends on to {where}; give the address that answers itself")
-        if status in _CHANGED_WORDS:
-            raise TaggantError(
-                f"url={self.url} answers {status}: it {_CHANGED_WORDS[status]}; check address, method and headers"
-            )
-        if status in _REFUSALS:
-            return Reply(None, None, refused=True)
-        if status == 429 or status >= 500:
-            raise _Failed(f"HTTP {status}", _retry_after(response.headers.get("Retry-After")))
+    def _read(self, response: Response) -> Recorded:
+        status, headers = response.status, response.headers
+        if status in REFUSALS:
+            return Recorded(None, refused=True, status=status)
+        if status in WRONG:
+            raise TaggantError(f"url={self._shown} answers HTTP {status}; {WRONG[status]}")
+        if 300 <= status < 400:
+            host = _host(headers.get("Location")) or "a page of its own"
+            raise TaggantError(f"url={self._shown} redirects to {host}, perhaps for a login; {ADDRESS}, or {CREDENTIALS}")
         if not 200 <= status < 300:
-            raise TaggantError(
-                f"url={self.url} answers HTTP {status}, which no classification service should; check the address"
-            )
-        content = b""
-        for chunk in response.iter_content(2**16):
-            content += chunk
-            if len(content) > LARGEST_ANSWER:
-                raise _Failed(f"an answer of more than {LARGEST_ANSWER // 2**20} MiB")
-        if "text/html" in response.headers.get("Content-Type", "") or content.lstrip()[:1] == b"<":
-            raise _Failed("it answers HTML", html=True)
+            raise FailedAttempt(f"HTTP {status}", retry_after(headers.get("Retry-After")) if status in (429, 503) else 0.0)
+        if "text/html" in headers.get("Content-Type", "").lower() or response.body.lstrip()[:1] == b"<":
+            raise FailedAttempt("a web page", page=True)
         try:
-            return reply(json.loads(content), self.mapping)
-        except (UnicodeDecodeError, json.JSONDecodeError):
-            raise _Failed("an answer that is no JSON") from None
-        except Unreadable as error:
-            raise _Failed(str(error)) from None
+            return self._wire.read(response.body)
+        except MalformedError as error:
+            raise FailedAttempt(str(error)) from None
 
-    def _session(self) -> "requests.Session":
-        """Return this thread's session; requests' sessions are not meant to be shared."""
-        import requests
 
-        if not hasattr(self._threads, "session"):
-            self._threads.session = requests.Session()
-        session: requests.Session = self._threads.session
+class _Sessions:
+    """One session a thread: requests does not promise that threads may share one."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire, self._local, self._all = wire, threading.local(), list[requests.Session]()
+
+    def mine(self) -> requests.Session:
+        if not hasattr(self._local, "session"):
+            self._local.session = open_session(self._wire.headers)
+            self._all.append(self._local.session)
+        session: requests.Session = self._local.session
         return session
 
-    def _keep_the_rate(self) -> None:
-        with self._lock:
-            now = time.monotonic()
-            at = max(now, self._next)
-            self._next = at + self._gap
-        if at > now:
-            time.sleep(at - now)
+    def close(self) -> None:
+        for session in self._all:
+            session.close()
 
 
-def recorded_answers(journal: Journal, queries: Sequence[Query], table: LabelTable) -> list[Answer]:
-    """Return the journal's answers in the owner's labels, numbered by the queries' places; None for what has no answer.
-
-    Raises:
-        TaggantError: If an answer is not in the table, or a model that gives a score a class has another number of classes.
-    """
-    answers = []
-    for place, query in enumerate(queries):
-        said = journal.replies.get(query.name, Reply(None))
-        if said.labels is None:
-            answers.append(Answer(place, None))
-            continue
-        complete = said.scores is not None and {str(v) for v in said.labels} == {str(i) for i in range(len(said.labels))}
-        if complete:
-            table.apply([], len(said.labels))
-        scores = None if said.scores is None else tuple(said.scores)
-        answers.append(Answer(place, table.translate(said.labels, query.name), scores))
-    return answers
-
-
-def _retry_after(text: str | None) -> float | None:
-    """Read a Retry-After header, seconds or a date."""
-    if text is None:
-        return None
+def _shown(url: str) -> str:
+    """Return an address as messages may show it, without its query, which may hold a secret."""
+    wrong = "write http://HOST/PATH or https://HOST/PATH"
     try:
-        return float(text)
+        parts = urlsplit(url)
+        requests.Request("POST", url).prepare()
+        host = _host(url)
+    except (ValueError, requests.RequestException):  # a UnicodeError is a ValueError
+        raise TaggantError(f"url={url.partition('?')[0].rpartition('@')[2]!r} is no address; {wrong}") from None
+    if parts.scheme not in ("http", "https"):
+        raise TaggantError(f"url: {parts.scheme!r} is neither http nor https; {wrong}")
+    if "@" in parts.netloc:
+        raise TaggantError(
+            "url holds a user name or a password, which would be written down with it; put it into a header instead"
+        )
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def _host(url: str | None) -> str:
+    """Return HOST or HOST:PORT of an address, without a user name; empty if there is none."""
+    try:
+        return urlsplit(url or "").netloc.rpartition("@")[2]
     except ValueError:
-        pass
-    try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        return None
+        return ""

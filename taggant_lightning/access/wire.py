@@ -1,203 +1,121 @@
-"""The JSON that is exchanged with a classification service, and the mapping for services with other field names.
-
-Specified in docs/services.md. Pure: nothing here opens a connection.
-"""
+"""The JSON of a classification service: the body of a request, and the ranking in an answer; see `docs/services.md`."""
 
 import base64
 import json
 import math
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from taggant_lightning.access.journal import Reply
-from taggant_lightning.access.png import png
-from taggant_lightning.errors import TaggantError
-
-_FORMATS = ("base64", "data-url")
+from taggant_lightning.access.journal import Label, Recorded
+from taggant_lightning.access.paths import MissingError, Path, look_up, put
 
 
-class Unreadable(ValueError):  # noqa: N818  # not an error yet: an answer that may be better next time
-    """An answer that is not what the mapping says; perhaps the service will do better next time."""
+class MalformedError(ValueError):
+    """An answer without the fields it should have, told in words that quote nothing of it."""
 
 
 @dataclass(frozen=True)
-class FieldMapping:
-    """Where a service wants the image, and where its answer has the labels.
+class Wire:
+    """Where a service expects an image, and where it puts its answer.
 
     Attributes:
-        image: Path of the image in the request.
-        extra: Constant fields of the request.
-        labels: Path of the ranked labels in the answer; empty where it has none.
-        scores: Path of the scores; empty where it has none.
-        refused: Path of a value that is true where the service declines.
-        headers: HTTP headers; `${NAME}` stands for an environment variable.
-        image_format: `base64`, or `data-url` for `data:image/png;base64,…`.
+        image: Path of the image in a request.
+        extra: Constant fields of every request.
+        labels: Path of the ranked labels, or of the labels that the scores belong to; None if the service gives none.
+        scores: Path of the scores; None if the service gives none.
+        refused: Path of what tells a refusal: anything but false, null, 0 or an empty text.
+        either: Whether an answer may lack the labels or the scores, as the documented format lets it.
+        headers: Headers of every request. Secret: shown by no message and no repr.
+        data_url: Whether the image is written as a data URL instead of plain base64.
     """
 
-    image: str = "image"
+    image: Path = ("image",)
     extra: Mapping[str, Any] = field(default_factory=dict)
-    labels: str = "labels"
-    scores: str = "scores"
-    refused: str = "refused"
-    headers: Mapping[str, str] = field(default_factory=dict)
-    image_format: str = "base64"
+    labels: Path | None = ("labels",)
+    scores: Path | None = ("scores",)
+    refused: Path | None = ("refused",)
+    either: bool = True
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    data_url: bool = False
 
-    @classmethod
-    def load(cls, path: str | Path) -> "FieldMapping":
-        """Read a mapping, JSON or YAML.
+    def request(self, png: bytes) -> bytes:
+        """Return the body of the request for an image.
 
         Raises:
-            TaggantError: If the file is missing, damaged, or has fields that mean nothing here.
+            ValueError: If the constant fields leave no place for the image.
         """
-        import yaml
+        text = base64.b64encode(png).decode()
+        return json.dumps(put(self.extra, self.image, f"data:image/png;base64,{text}" if self.data_url else text)).encode()
 
+    def read(self, body: bytes) -> Recorded:
+        """Return the answer in a response.
+
+        Args:
+            body: JSON.
+
+        Raises:
+            MalformedError: If the body is no JSON or lacks a field, or a field holds what it should not.
+        """
         try:
-            stored = yaml.safe_load(Path(path).read_text())
-        except OSError:
-            raise TaggantError(f"mapping={path} cannot be read; name a JSON or YAML file (docs/services.md)") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise TaggantError(f"mapping={path} is neither JSON nor YAML ({error})") from None
-        allowed = {"request": {"image", "extra"}, "answer": {"labels", "scores", "refused"}}
-        if not isinstance(stored, dict):
-            raise TaggantError(f"mapping={path} is no object; write request, answer, headers, image_format (docs/services.md)")
-        flat: dict[str, Any] = {k: v for k, v in stored.items() if k not in allowed}
-        for section, names in allowed.items():
-            inner = stored.get(section, {})
-            if not isinstance(inner, dict) or not set(inner) <= names:
-                raise TaggantError(f"mapping={path}: {section} has {inner!r}; it takes {', '.join(sorted(names))}")
-            flat |= inner
-        unknown = set(flat) - {"image", "extra", "labels", "scores", "refused", "headers", "image_format"}
-        if unknown:
-            raise TaggantError(
-                f"mapping={path} has {', '.join(sorted(unknown))}; it takes request, answer, headers, image_format"
-            )
-        if flat.get("image_format", "base64") not in _FORMATS:
-            raise TaggantError(f"mapping={path}: image_format={flat['image_format']!r}; write one of {', '.join(_FORMATS)}")
-        return cls(**flat)
-
-    def expanded_headers(self) -> dict[str, str]:
-        """Return the headers with environment variables in place.
-
-        Raises:
-            TaggantError: If a variable is not set; its name is told, never a value.
-        """
-
-        def value(match: re.Match[str]) -> str:
-            if match[1] not in os.environ:
-                raise TaggantError(f"mapping: the environment variable {match[1]} of a header is not set; export it first")
-            return os.environ[match[1]]
-
-        return {name: re.sub(r"\$\{(\w+)\}", value, str(text)) for name, text in self.headers.items()}
+            value = json.loads(body)
+        except (ValueError, RecursionError):
+            raise MalformedError("malformed JSON") from None
+        if self.refused is not None and _find(value, self.refused):
+            return Recorded(None, refused=True)
+        labels = None if self.labels is None else _find(value, self.labels)
+        scores = None if self.scores is None else _find(value, self.scores)
+        fields = (("labels", self.labels, labels), ("scores", self.scores, scores))
+        absent = [name for name, path, found in fields if path is not None and found is None]
+        if len(absent) > (1 if self.either else 0):
+            raise MalformedError(f"an answer without {' and '.join(absent)}")
+        if labels is None and isinstance(scores, dict):
+            labels, scores = list(scores), list(scores.values())
+        if labels is None:
+            values = _numbers(scores)
+            return _ranked(list(range(len(values))), values, classes=len(values))
+        names = _labels(labels)
+        if not names and not scores:
+            return Recorded(())  # a service that names only what it is sure of
+        return Recorded(tuple(names)) if scores is None else _ranked(names, _numbers(scores))
 
 
-def request(image: NDArray[np.uint8], mapping: FieldMapping) -> dict[str, Any]:
-    """Return the body of a request.
-
-    Args:
-        image: (C, H, W) uint8.
-        mapping: Where the image goes.
-    """
-    encoded = base64.b64encode(png(image)).decode()
-    if mapping.image_format == "data-url":
-        encoded = f"data:image/png;base64,{encoded}"
-    body: dict[str, Any] = json.loads(json.dumps(dict(mapping.extra)))
-    _put(body, mapping.image.split("."), encoded)
-    return body
-
-
-def _put(holder: Any, path: list[str], value: Any) -> None:
-    """Set a value deep in objects and lists, which are made where they are missing."""
-    key: Any = int(path[0]) if isinstance(holder, list) else path[0]
-    if isinstance(holder, list):
-        holder += [None] * (key + 1 - len(holder))
-    if len(path) == 1:
-        holder[key] = value
-        return
-    if (holder[key] if isinstance(holder, list) else holder.get(key)) is None:
-        holder[key] = [] if path[1].isdigit() else {}
-    _put(holder[key], path[1:], value)
-
-
-def reply(body: Any, mapping: FieldMapping) -> Reply:
-    """Read an answer.
-
-    Scores rank by themselves, equal ones by the class's number (by its text where labels are no numbers), whatever the order
-    they came in: a rule that does not know the keys.
-
-    Args:
-        body: Parsed JSON.
-        mapping: Where the answer has what.
-
-    Raises:
-        Unreadable: If neither labels nor scores are where the mapping says, or they do not fit each other.
-    """
-    if _look(body, mapping.refused):
-        return Reply(None, None, refused=True)
-    labels, scores = _look(body, mapping.labels), _look(body, mapping.scores)
-    if isinstance(scores, dict):
-        labels, scores = list(scores), list(scores.values())
-    if labels is None and scores is None:
-        raise Unreadable(f"neither {mapping.labels!r} nor {mapping.scores!r} is in the answer")
-    if labels is not None:
-        labels = _labels(labels)
-    if scores is None:
-        return Reply(labels)
-    values = _scores(scores)
-    labels = list(range(len(values))) if labels is None else labels
-    if len(labels) != len(values):
-        raise Unreadable(f"{len(labels)} labels and {len(values)} scores")
-    if any(math.isnan(value) for value in values):
-        return Reply(None)
-    return by_score(labels, values)
-
-
-def by_score(labels: Sequence[int | str], scores: Sequence[float]) -> Reply:
-    """Rank labels by their scores; equal scores by number, or by text where a label is no number."""
-    numbers = all(str(label).lstrip("-").isdigit() for label in labels)
-    order = sorted(range(len(labels)), key=lambda i: (-scores[i], int(labels[i]) if numbers else str(labels[i])))
-    return Reply([labels[i] for i in order], [float(scores[i]) for i in order])
-
-
-def _labels(found: Any) -> list[int | str]:
-    if not isinstance(found, list) or any(isinstance(v, bool) or not isinstance(v, int | str) for v in found):
-        raise Unreadable("the labels are no list of numbers or names")
-    if len({str(v) for v in found}) != len(found):
-        raise Unreadable("a label is named twice")
-    return found
-
-
-def _scores(found: Any) -> list[float]:
-    if not isinstance(found, list) or not found or any(isinstance(v, bool) or not isinstance(v, int | float) for v in found):
-        raise Unreadable("the scores are no list of numbers")
-    return [float(v) for v in found]
-
-
-def _look(body: Any, path: str) -> Any:
-    """Follow a path of names, numbers and `*` (each element of a list); None where it leads nowhere, or there is none."""
-    if not path:
+def _find(value: Any, path: Path) -> Any:
+    try:
+        return look_up(value, path)
+    except MissingError:
         return None
-    return _follow(body, path)
 
 
-def _follow(body: Any, path: str) -> Any:
-    parts = [part for part in path.split(".") if part]
-    for number, part in enumerate(parts):
-        if part == "*":
-            if not isinstance(body, list):
-                return None
-            found = [_follow(element, ".".join(parts[number + 1 :])) for element in body]
-            return None if any(value is None for value in found) else found
-        if isinstance(body, list) and part.isdigit() and int(part) < len(body):
-            body = body[int(part)]
-        elif isinstance(body, dict) and part in body:
-            body = body[part]
-        else:
-            return None
-    return body
+def _labels(found: Any) -> list[Label]:
+    names = found if isinstance(found, list) else [found]  # a service that names its first choice only
+    if not all(isinstance(name, int | str) and not isinstance(name, bool) for name in names):
+        raise MalformedError("an answer whose labels are neither whole numbers nor text")
+    if len({str(name) for name in names}) < len(names):
+        raise MalformedError("an answer that names a label twice")
+    return names
+
+
+def _numbers(found: Any) -> list[float]:
+    """Return scores; null, which is how JSON writes NaN, becomes NaN."""
+    scores = found if isinstance(found, list) else [found]
+    if not scores or not all(s is None or (isinstance(s, int | float) and not isinstance(s, bool)) for s in scores):
+        raise MalformedError("an answer whose scores are no list of numbers")
+    try:
+        return [math.nan if score is None else float(score) for score in scores]
+    except OverflowError:
+        raise MalformedError("an answer with a score beyond the range of numbers") from None
+
+
+def _ranked(labels: list[Label], scores: list[float], classes: int | None = None) -> Recorded:
+    """Rank by score. Ties break by the lowest class first, a rule that does not know the keys; with a NaN it is no answer."""
+    if len(labels) != len(scores):
+        raise MalformedError(f"an answer with {len(labels)} labels and {len(scores)} scores")
+    if any(map(math.isnan, scores)):
+        return Recorded(None)
+    whole = all(re.fullmatch(r"-?[0-9]{1,18}", str(label)) for label in labels)
+    pairs = sorted(zip(labels, scores), key=lambda pair: (-pair[1], int(pair[0]) if whole else 0, str(pair[0])))
+    # JSON has no infinity: the ranking is kept, the scores are not.
+    finite = all(map(math.isfinite, scores))
+    return Recorded(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs) if finite else None, classes=classes)

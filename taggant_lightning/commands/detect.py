@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
@@ -22,6 +22,9 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
 from taggant_lightning.taggants.verdict import choose_batches, detect, incomplete_answers, ranks_of, verdict_line, write_verdict
+
+if TYPE_CHECKING:
+    from taggant_lightning.access.service import Service
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +98,9 @@ def run(words: list[str]) -> None:
     if (folder / "detection.json").exists():
         raise TaggantError(f"out={folder} holds a verdict already; name a new folder")
     print(f"taggant: run={folder}", flush=True)
-    suspect = arguments.suspect or str(getattr(arguments, way))
+    service = _service(arguments) if way == "url" else None
+    # An address may hold a secret; the service shows what it may of it.
+    suspect = arguments.suspect or (service.binding["url"] if service else str(getattr(arguments, way)))
     about = {
         "suspect": suspect,
         "access": way,
@@ -105,8 +110,8 @@ def run(words: list[str]) -> None:
     use = Use(ledger, suspect, batches, way)
     if way == "predictions":
         said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
-    elif way == "url":
-        said = _from_service(arguments, keys, batches, table, folder, use)
+    elif service is not None:
+        said = _from_service(arguments, service, keys, batches, table, folder, use)
     else:
         said = Said(_from_file(arguments, way, keys, batches, table), {"file_sha256": _digest(getattr(arguments, way))})
     detection = conclude(said.answers, keys, batches, use, {**about, **said.origin}, folder)
@@ -252,49 +257,53 @@ def numbers_of(text: str | None, name: str) -> list[float] | None:
         ) from None
 
 
-def _from_service(
-    arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable, folder: Path, use: Use
-) -> Said:
-    """Ask a service, or go on asking it where a run of the same folder was cut off."""
-    from tqdm.auto import tqdm
+def _service(arguments: argparse.Namespace) -> "Service":
+    from taggant_lightning.access.service import Service
 
-    from taggant_lightning.access.journal import Journal
-    from taggant_lightning.access.service import Service, recorded_answers
-    from taggant_lightning.access.wire import FieldMapping
-
-    plan = plan_queries(keys, batches, arguments.decoys, source_of(keys, arguments.source))
-    mapping = None if arguments.mapping is None else FieldMapping.load(arguments.mapping)
-    service = Service(
+    return Service(
         arguments.url,
-        mapping=mapping,
+        mapping=arguments.mapping,
         timeout=arguments.timeout,
         attempts=arguments.attempts,
         concurrency=arguments.concurrency,
         rate=arguments.rate,
     )
-    binding = {
-        "commitment": keys.commitment,
-        "batches": list(batches),
-        "decoys": arguments.decoys,
-        "url": arguments.url,
-        "mapping": _digest(arguments.mapping),
-    }
-    journal = Journal(folder / "secret" / "answers.jsonl", binding)
+
+
+def _from_service(
+    arguments: argparse.Namespace,
+    service: "Service",
+    keys: KeySet,
+    batches: Sequence[int],
+    table: LabelTable,
+    folder: Path,
+    use: Use,
+) -> Said:
+    """Ask a service, or go on asking it where a run of the same folder was cut off."""
+    from tqdm.auto import tqdm
+
+    from taggant_lightning.access.journal import Journal
+    from taggant_lightning.access.recorded import recorded_answers
+
+    plan = plan_queries(keys, batches, arguments.decoys, source_of(keys, arguments.source))
+    about = {"commitment": keys.commitment, "batches": list(batches), "decoys": arguments.decoys}
+    journal = Journal(folder / "secret" / "answers.jsonl", {**about, **service.binding})
     use.take_up(folder)
     key_queries = [query for query, key in zip(plan.queries, plan.keys, strict=True) if key is not None]
+    sequential = keys.test["name"] == SEQUENTIAL
 
     def answered() -> list[Answer]:
         """Return the answers to the first keys, up to the first that has none yet."""
-        done = list(itertools.takewhile(lambda query: query.name in journal.replies, key_queries))
+        done = list(itertools.takewhile(lambda query: query.name in journal.answers, key_queries))
         return recorded_answers(journal, done, table)
 
     def stop() -> bool:
         """Enter the use with the first answer, and say whether a sequential test may stop."""
-        if journal.replies:
+        if journal.answers:
             use.begin(folder)
-        return keys.test["name"] == SEQUENTIAL and may_stop(keys.test, ranks_of(answered(), keys, batches), keys.num_classes)
+        return sequential and may_stop(keys.test, ranks_of(answered(), keys, batches), keys.num_classes)
 
-    with tqdm(total=len(plan.queries), desc="queries", unit="query", initial=len(journal.replies), leave=False) as bar:
+    with tqdm(total=len(plan.queries), desc="queries", unit="query", initial=len(journal.answers), leave=False) as bar:
 
         def show(done: int, total: int) -> None:
             bar.update(done - bar.n)
@@ -303,13 +312,17 @@ def _from_service(
             service.ask(plan.queries, journal, progress=show, stop=stop)
         except Unavailable as error:
             if not arguments.count_missing:
-                raise Unavailable(f"{error} (and with --out {folder})") from None
-    if keys.test["name"] == SEQUENTIAL and stop():
+                raise Unavailable(
+                    f"{error}; name the same --out {folder}, or add --count-missing to count them as misses"
+                ) from None
+    if sequential and stop():
         answers = _until_stop(answered(), keys, batches)
     else:
-        answers = recorded_answers(journal, key_queries, table)
-    origin = {"url": arguments.url, "decoys": arguments.decoys, "mapping_sha256": binding["mapping"]}
-    return Said(answers, origin)
+        answers = recorded_answers(journal, key_queries, table, unanswered=True)
+    if journal.answers and all(recorded.refused for recorded in journal.answers.values()):
+        status = next(iter(journal.answers.values())).status
+        print(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")
+    return Said(answers, {**service.binding, "decoys": arguments.decoys})
 
 
 def _until_stop(answers: list[Answer], keys: KeySet, batches: Sequence[int]) -> list[Answer]:

@@ -1,42 +1,41 @@
-"""`taggant keys new | show | verify | export-queries`: draw a KeySet, show its public part, check it, hand its queries out."""
+"""`taggant keys …`: draw a KeySet, at once or by a promise and a public beacon; show and check it; hand its queries out."""
 
 import argparse
+import secrets
 from pathlib import Path
+from typing import Any
 
 from taggant_lightning.commands.given import parse_batches, parse_shape, read_images, read_secret, source_of
 from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
-from taggant_lightning.files import secret_directory, write_secret
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.files import read_json, secret_directory, write_secret, write_secret_json
+from taggant_lightning.taggants.beacon import promise_of
+from taggant_lightning.taggants.keys import KeySet, redraw
 from taggant_lightning.taggants.primary import TESTS
 from taggant_lightning.taggants.verdict import choose_batches
+
+PROMISED = "promised.json"
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="taggant keys", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     new = actions.add_parser("new", help="draw keys into a new secret folder and print the commitment to publish")
-    new.add_argument("--out", required=True, metavar="DIR", help="new folder, made with mode 0700")
-    new.add_argument("--num-keys", type=int, required=True, metavar="K", help="number of keys; 10 to 20 is usual")
-    new.add_argument("--num-classes", type=int, required=True, metavar="C", help="number of classes of the dataset")
-    new.add_argument("--shape", required=True, metavar="C,H,W", help="channels, height, width of the keys, as 3,32,32")
-    new.add_argument("--grid", type=int, metavar="G", help="side of the noise grid (an eighth of the side, at least 4)")
-    new.add_argument("--source", metavar="DIR", help="folder of real held-out images to choose keys from, instead of noise")
-    new.add_argument("--blend", type=int, default=1, metavar="B", help="average B of the source images to make a key (1)")
-    new.add_argument(
-        "--test",
-        default=TESTS[0],
-        metavar="T",
-        help=f"the one primary test: {', '.join(TESTS)} (%(default)s). rank_score needs whole rankings; "
-        "sequential_top_k asks key by key and may stop early (docs/evidence.md)",
+    _drawing_options(new)
+    promised = actions.add_parser(
+        "promise",
+        help="promise keys before a public random value is known, so that nobody can say that secrets were tried",
+        description="Takes what `keys new` takes, and which public random value will complete the keys. Publish the promise with "
+        "a timestamp, wait for the value, then run `taggant keys fulfil` (docs/evidence.md).",
     )
-    new.add_argument("--top-k", type=int, metavar="k", help="a hit is a key label among the first k answers (1)")
-    new.add_argument("--bet", type=float, metavar="Q", help="rate of hits that sequential_top_k bets on (0.5)")
-    new.add_argument("--stop", type=float, metavar="L", help="log10 p at which sequential_top_k stops (-6)")
-    new.add_argument("--batch-size", type=int, metavar="B", help="keys a batch, for reveals in parts; one batch unless given")
-    new.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words; goes into the commitment")
-    new.add_argument("--secret-file", metavar="F", help="file with the secret in hexadecimal; a fresh one unless given")
+    _drawing_options(promised)
+    promised.add_argument("--beacon-source", required=True, metavar="TEXT", help="which public value, and when it is published")
+    fulfil = actions.add_parser("fulfil", help="draw the keys that were promised, now that the public value is known")
+    fulfil.add_argument("directory", metavar="PROMISED", help="folder that `keys promise` made")
+    fulfil.add_argument("--beacon", required=True, metavar="VALUE", help="the public value, letters and digits")
+    fulfil.add_argument("--out", required=True, metavar="DIR", help="new folder for the KeySet")
+    fulfil.add_argument("--source", metavar="DIR", help="for real-image keys: the folder that was promised")
     show = actions.add_parser("show", help="print the public part of a KeySet")
     show.add_argument("directory", metavar="DIR")
     verify = actions.add_parser(
@@ -56,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     claim.add_argument("--claim", metavar="FILE", help="detection.json of the claim")
     claim.add_argument("--answers", metavar="FILE", help="detection.secret.json, which the claimant shows with the reveal")
     claim.add_argument("--manifest", action="append", metavar="FILE", help="manifest.json of a release; repeat for each")
+    claim.add_argument("--promised", metavar="DATE", help="with a beacon: when the promise was published")
+    claim.add_argument("--beacon", metavar="DATE", help="with a beacon: when its value was published")
     claim.add_argument("--committed", metavar="DATE", help="when the commitment was published, by a public timestamp")
     claim.add_argument("--released", metavar="DATE", help="when the release was published")
     claim.add_argument("--first-seen", metavar="DATE", help="when the model was first seen (what the claim says)")
@@ -76,33 +77,96 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _drawing_options(new: argparse.ArgumentParser) -> None:
+    new.add_argument("--out", required=True, metavar="DIR", help="new folder, made with mode 0700")
+    new.add_argument("--num-keys", type=int, required=True, metavar="K", help="number of keys; 10 to 20 is usual")
+    new.add_argument("--num-classes", type=int, required=True, metavar="C", help="number of classes of the dataset")
+    new.add_argument("--shape", required=True, metavar="C,H,W", help="channels, height, width of the keys, as 3,32,32")
+    new.add_argument("--grid", type=int, metavar="G", help="side of the noise grid (an eighth of the side, at least 4)")
+    new.add_argument("--source", metavar="DIR", help="folder of real held-out images to choose keys from, instead of noise")
+    new.add_argument("--blend", type=int, default=1, metavar="B", help="average B of the source images to make a key (1)")
+    new.add_argument(
+        "--test",
+        default=TESTS[0],
+        metavar="T",
+        help=f"the one primary test: {', '.join(TESTS)} (%(default)s). rank_score needs whole rankings; "
+        "sequential_top_k asks key by key and may stop early (docs/evidence.md)",
+    )
+    new.add_argument("--top-k", type=int, metavar="k", help="a hit is a key label among the first k answers (1)")
+    new.add_argument("--bet", type=float, metavar="Q", help="rate of hits that sequential_top_k bets on (0.5)")
+    new.add_argument("--stop", type=float, metavar="L", help="log10 p at which sequential_top_k stops (-6)")
+    new.add_argument("--batch-size", type=int, metavar="B", help="keys a batch, for reveals in parts; one batch unless given")
+    new.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words; goes into the commitment")
+    new.add_argument("--secret-file", metavar="F", help="file with the secret in hexadecimal; a fresh one unless given")
+
+
 def run(words: list[str]) -> None:
     """Run `taggant keys`."""
     arguments = _parser().parse_args(words[1:])
-    {"new": _new, "show": _show, "verify": verify, "export-queries": _export}[arguments.action](arguments)
+    actions = {"new": _new, "promise": _promise, "fulfil": _fulfil, "show": _show, "verify": verify, "export-queries": _export}
+    actions[arguments.action](arguments)
 
 
 def _new(arguments: argparse.Namespace) -> None:
+    keys = KeySet.draw(**_drawing(arguments, _secret(arguments)))
+    _tell(keys, keys.save(arguments.out))
+
+
+def _secret(arguments: argparse.Namespace) -> bytes:
+    return secrets.token_bytes(32) if arguments.secret_file is None else read_secret(Path(arguments.secret_file))
+
+
+def _drawing(arguments: argparse.Namespace, secret: bytes) -> dict[str, Any]:
+    """Return the arguments of `KeySet.draw`."""
     shape = parse_shape(arguments.shape)
     size = arguments.batch_size
     if size is not None and (size < 1 or arguments.num_keys % size):
         raise TaggantError(f"batch-size={size} does not divide num-keys={arguments.num_keys}; all batches have one size")
-    keys = KeySet.draw(
-        num_keys=arguments.num_keys,
-        num_classes=arguments.num_classes,
-        shape=shape,
-        top_k=arguments.top_k,
-        test=arguments.test,
-        bet=arguments.bet,
-        stop=arguments.stop,
-        blend=arguments.blend,
-        grid=arguments.grid,
-        source_images=None if arguments.source is None else read_images(Path(arguments.source), shape),
-        batches=None if size is None else [size] * (arguments.num_keys // size),
-        statement=arguments.statement,
-        secret=None if arguments.secret_file is None else read_secret(Path(arguments.secret_file)),
-    )
-    folder = keys.save(arguments.out)
+    return {
+        "num_keys": arguments.num_keys,
+        "num_classes": arguments.num_classes,
+        "shape": shape,
+        "top_k": arguments.top_k,
+        "test": arguments.test,
+        "bet": arguments.bet,
+        "stop": arguments.stop,
+        "blend": arguments.blend,
+        "grid": arguments.grid,
+        "source_images": None if arguments.source is None else read_images(Path(arguments.source), shape),
+        "batches": None if size is None else [size] * (arguments.num_keys // size),
+        "statement": arguments.statement,
+        "secret": secret,
+    }
+
+
+def _promise(arguments: argparse.Namespace) -> None:
+    # The value is not known yet; any stands in for it, and none is in the promise.
+    header = KeySet.draw(**_drawing(arguments, secret := _secret(arguments)), beacon=("0", arguments.beacon_source)).header
+    folder = Path(arguments.out)
+    if (folder / PROMISED).exists():
+        raise TaggantError(f"out={folder} holds a promise already; name a new folder")
+    write_secret(folder / "secret.hex", secret.hex().encode() + b"\n")
+    write_secret_json(folder / PROMISED, {"header": header, "promise": promise_of(header)})
+    print(f"the secret is in {folder}: keep it, copy it, never publish it")
+    print(f"publish this before {arguments.beacon_source} is known:\npromise {promise_of(header)}")
+
+
+def _fulfil(arguments: argparse.Namespace) -> None:
+    folder = Path(arguments.directory)
+    stored = read_json(folder / PROMISED, what="promise")
+    try:
+        header, made = stored["header"], stored["promise"]
+        shape = (header["shape"][0], header["shape"][1], header["shape"][2])
+        source = None if arguments.source is None else read_images(Path(arguments.source), shape)
+        keys = redraw(header, read_secret(folder / "secret.hex"), beacon=arguments.beacon, source_images=source)
+    except (KeyError, TypeError, IndexError) as error:
+        raise TaggantError(f"promised={folder} is damaged ({error!r}); restore it from a copy") from None
+    if promise_of(keys.header) != made:
+        raise TaggantError(f"promised={folder}: these keys are not those of the promise {made}; restore the folder from a copy")
+    _tell(keys, keys.save(arguments.out))
+
+
+def _tell(keys: KeySet, folder: Path) -> None:
     print(f"{len(keys)} keys in {folder} (secret: keep it, copy it, never publish it)")
     print(f"publish this before the release:\ncommitment {keys.commitment}")
 

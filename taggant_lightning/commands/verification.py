@@ -11,8 +11,7 @@ from taggant_lightning.evidence.ledger import FILE, read_entries
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json
 from taggant_lightning.taggants.claims import Evidence, Verification, date, verify_claim
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.primary import arguments_of
+from taggant_lightning.taggants.keys import KeySet, redraw
 from taggant_lightning.taggants.reveal import Revealed, read_reveals
 
 
@@ -64,6 +63,8 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed) -> None:
     evidence = Evidence(
         answers=None if arguments.answers is None else _answers(Path(arguments.answers)),
         manifests=[read_json(Path(path), what="manifest") for path in arguments.manifest or ()],
+        promised=None if arguments.promised is None else date(arguments.promised, "promised"),
+        beacon=None if arguments.beacon is None else date(arguments.beacon, "beacon"),
         committed=None if arguments.committed is None else date(arguments.committed, "committed"),
         released=None if arguments.released is None else date(arguments.released, "released"),
         first_seen=None if seen is None else date(seen, "first-seen"),
@@ -103,16 +104,6 @@ def _from_secret(arguments: argparse.Namespace) -> KeySet:
     if header.get("derivation", {}).get("source") != "noise":
         raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")
     try:
-        return KeySet.draw(
-            num_keys=header["num_keys"],
-            num_classes=header["num_classes"],
-            shape=tuple(header["shape"]),
-            **arguments_of(header["test"]),
-            grid=header["derivation"]["grid"],
-            batches=header["batches"],
-            statement=header["statement"],
-            demo_only=header["demo_only"],
-            secret=read_secret(Path(arguments.secret_file)),
-        )
+        return redraw(header, read_secret(Path(arguments.secret_file)))
     except (KeyError, TypeError) as error:
         raise TaggantError(f"header={arguments.header} lacks or garbles {error}; take the `header` of keyset.json") from None

@@ -16,6 +16,7 @@ from taggant_lightning.evidence.ledger import revealed as revealed_batches
 from taggant_lightning.evidence.ledger import uses
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.statistics.multiple import holm_log10_p
+from taggant_lightning.taggants.beacon import promise_of
 from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.primary import SEQUENTIAL, evaluate
 from taggant_lightning.taggants.reveal import Revealed
@@ -45,6 +46,8 @@ class Evidence:
     Attributes:
         answers: The model's rankings in key order, None for a refusal; None where they are not at hand.
         manifests: The manifest of every release of this dataset by this owner, as JSON.
+        promised: When the promise of a KeySet with a beacon was published, by a public timestamp.
+        beacon: When the beacon's value was published.
         committed: When the commitment was published, by a public timestamp.
         released: When the release was published.
         first_seen: When the suspect model was first seen.
@@ -54,6 +57,8 @@ class Evidence:
 
     answers: Sequence[Sequence[int | None] | None] | None = None
     manifests: Sequence[dict[str, Any]] = ()
+    promised: datetime | None = None
+    beacon: datetime | None = None
     committed: datetime | None = None
     released: datetime | None = None
     first_seen: datetime | None = None
@@ -109,6 +114,7 @@ def verify_claim(claim: Detection, keys: Revealed, evidence: Evidence) -> Verifi
     findings = [
         _commitment(claim, keys),
         _public_secret(keys),
+        _choice(keys, evidence),
         _test(claim, keys),
         _batches(claim, keys),
         _number(claim, keys, evidence),
@@ -139,6 +145,26 @@ def _commitment(claim: Detection, keys: Revealed) -> Finding:
 def _public_secret(keys: Revealed) -> Finding:
     demo = bool(keys.header["demo_only"])
     return Finding("secret", not demo, "the secret is one that anybody can guess" if demo else "the secret was nobody else's")
+
+
+def _choice(keys: Revealed, evidence: Evidence) -> Finding:
+    if "beacon" not in keys.header:
+        said = (
+            "nothing shows that secrets were not tried before the commitment, against models like the suspect; train models on "
+            "the originals and ask them the same keys"
+        )
+        return Finding("choice of the secret", True, said)
+    said = keys.header["beacon"]
+    if evidence.promised is None or evidence.beacon is None:
+        return Finding(
+            "choice of the secret", None, f"give the dates of the promise {promise_of(said['seeds'])} and of the beacon"
+        )
+    fits = evidence.promised <= evidence.beacon
+    order = (
+        f"the promise {promise_of(said['seeds'])}: {evidence.promised.isoformat()}, the beacon: {evidence.beacon.isoformat()}"
+    )
+    shown = f"{order}; check that {said['source']} is {said['value']}"
+    return Finding("choice of the secret", fits, shown if fits else f"{order}: too late")
 
 
 def _test(claim: Detection, keys: Revealed) -> Finding:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.taggants.beacon import batch_seed, beacon_secret
 from taggant_lightning.taggants.derivation import expand, grid_image, uniform_below
 
 
@@ -35,8 +36,11 @@ def describe(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.u
 def batch_secret(header: dict[str, Any], secret: bytes, batch: int) -> bytes:
     """Return what the keys of one batch are derived from, so that a batch can be revealed and recomputed by itself.
 
-    With one batch that is the secret; with several each has 32 bytes of its own, from which no other's follow.
+    With one batch that is the secret; with several each has 32 bytes of its own, from which no other's follow; with a beacon
+    these follow from the batch's promised seed.
     """
+    if "beacon" in header:
+        return beacon_secret(header, batch_seed(secret, batch), batch)
     if len(header["batches"]) == 1:
         return secret
     return expand(secret, "batch", canonical_json(header), batch, 32)

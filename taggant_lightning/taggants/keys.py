@@ -18,9 +18,10 @@ from taggant_lightning.files import (
     write_secret,
     write_secret_json,
 )
+from taggant_lightning.taggants.beacon import describe_beacon
 from taggant_lightning.taggants.commitment import commitment, leaf
 from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
-from taggant_lightning.taggants.primary import TOP_K, check_test, make_test
+from taggant_lightning.taggants.primary import TOP_K, arguments_of, check_test, make_test
 
 FORMAT = "taggant-lightning/keyset/v1"
 MIN_SECRET_BYTES = 16
@@ -59,6 +60,7 @@ class KeySet:
         blend: int = 1,
         batches: Sequence[int] | None = None,
         statement: str = "",
+        beacon: tuple[str, str] | None = None,
         secret: bytes | None = None,
         demo_only: bool = False,
     ) -> "KeySet":
@@ -80,6 +82,8 @@ class KeySet:
             blend: How many of the source images are averaged to make a key; 1 for the images themselves.
             batches: Sizes of the ordered batches that keys are revealed in; they add up to K. None for one batch.
             statement: The dataset in words.
+            beacon: A public random value, published after everything else was promised (`beacon.promise_of`), and which one it
+                is, as promised; so nobody can say that secrets were tried beforehand. None for keys from the secret alone.
             secret: At least 16 bytes; None draws 32 from the operating system.
             demo_only: Marks a secret that others can guess; claims refuse it.
 
@@ -112,6 +116,8 @@ class KeySet:
             "statement": statement,
             "demo_only": demo_only,
         }
+        if beacon is not None:
+            header["beacon"] = describe_beacon(*beacon, secret, len(sizes))
         of_batch = key_secrets(header, secret)
         if source_images is None:
             images = np.stack([noise_image(header, of_batch[i], i) for i in range(num_keys)])
@@ -220,6 +226,10 @@ class KeySet:
         Raises:
             TaggantError: If labels, noise images or the commitment do not follow from the secret.
         """
+        if "beacon" in self.header:
+            said = self.header["beacon"]
+            if describe_beacon(said["value"], said["source"], self.secret, len(self.header["batches"])) != said:
+                raise TaggantError("the header's promise does not follow from the secret; the key files are damaged or forged")
         noise, of_batch = self.header["derivation"]["source"] == "noise", key_secrets(self.header, self.secret)
         for i, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
             if draw_label(self.header, of_batch[i], i) != label:
@@ -284,6 +294,39 @@ class KeySet:
         except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
             raise TaggantError(f"keys={folder} is damaged ({error}); restore it from a copy") from None
         return keys
+
+
+def redraw(
+    header: dict[str, Any], secret: bytes, beacon: str | None = None, source_images: NDArray[np.uint8] | None = None
+) -> KeySet:
+    """Draw the KeySet that a header describes.
+
+    Args:
+        header: The public header, or that of a promise.
+        secret: The secret.
+        beacon: The public value, where the header is that of a promise.
+        source_images: The images that real keys are chosen from.
+
+    Raises:
+        TaggantError: If the header describes none.
+        KeyError: If an entry is missing.
+        TypeError: If an entry has another type.
+    """
+    derivation, said = header["derivation"], header.get("beacon")
+    return KeySet.draw(
+        num_keys=header["num_keys"],
+        num_classes=header["num_classes"],
+        shape=(header["shape"][0], header["shape"][1], header["shape"][2]),
+        **arguments_of(header["test"]),
+        grid=derivation.get("grid"),
+        source_images=source_images,
+        blend=derivation.get("blend", 1),
+        batches=header["batches"],
+        statement=header["statement"],
+        beacon=None if said is None else (said["value"] if beacon is None else beacon, said["source"]),
+        secret=secret,
+        demo_only=header["demo_only"],
+    )
 
 
 def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.files import read_json
+from taggant_lightning.taggants.beacon import batch_seed, beacon_secret, seed_digest
 from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path
 from taggant_lightning.taggants.key_images import batch_secret, draw_label, draw_salt, noise_image
 from taggant_lightning.taggants.keys import KeySet
@@ -80,6 +81,7 @@ def reveal(keys: KeySet, batch: int, ledger: Ledger) -> dict[str, Any]:
         "commitment": keys.commitment,
         "batch": batch,
         "secret": batch_secret(keys.header, keys.secret, batch).hex(),
+        **({"seed": batch_seed(keys.secret, batch).hex()} if "beacon" in keys.header else {}),
         "keys": [
             {
                 "number": number,
@@ -122,6 +124,8 @@ def _read(path: Path) -> Revealed:
         header = stored["header"]
         check_test(header["test"], header["num_classes"])
         shape, of_batch = tuple(header["shape"]), bytes.fromhex(stored["secret"])
+        if "beacon" in header and not _promised(header, bytes.fromhex(stored["seed"]), of_batch, stored["batch"]):
+            raise TaggantError(f"reveal={path}: the batch's secret does not follow from the promised seed and the beacon")
         images, labels = {}, {}
         for key in stored["keys"]:
             number, label = int(key["number"]), int(key["label"])
@@ -143,6 +147,11 @@ def _read(path: Path) -> Revealed:
             raise
         raise TaggantError(f"reveal={path} is damaged ({error!r}); ask for it again") from None
     return revealed_keys
+
+
+def _promised(header: dict[str, Any], seed: bytes, of_batch: bytes, batch: int) -> bool:
+    """Return whether a batch's secret is what its promised seed and the beacon give."""
+    return header["beacon"]["seeds"][batch] == seed_digest(seed, batch) and beacon_secret(header, seed, batch) == of_batch
 
 
 def _follows(header: dict[str, Any], of_batch: bytes, number: int, image: NDArray[np.uint8], label: int, salt: bytes) -> bool:

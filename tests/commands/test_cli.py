@@ -274,3 +274,49 @@ def test_module_is_the_same_program() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.strip() == "taggant keys: keys=none is no folder; write the folder that `taggant keys new --out` made"
+
+
+def test_predict_answers_a_folder_of_queries(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from taggant_lightning.access.labels import LabelTable
+    from taggant_lightning.access.module import ask_module
+    from taggant_lightning.access.predictions import answers_of, read_predictions
+    from taggant_lightning.data.dataset import to_float
+    from taggant_lightning.models.classifier import ImageClassifier
+
+    words = base(tiny_npz, tmp_path / "run")
+    assert main(["fit", *words]) == 0
+    checkpoint = str(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    queries = tmp_path / "queries"
+    queries.mkdir()
+    images = np.random.default_rng(0).integers(0, 256, (5, 6, 6, 3), dtype=np.uint8)
+    names = ["q9", "q10", "b", "a.b", "0003"]
+    for name, image in zip(names, images, strict=True):
+        Image.fromarray(image).save(queries / f"{name}.png")
+    (queries / "notes.txt").write_text("no image")
+    predict = ["predict", *words, "--ckpt_path", checkpoint, "--data.queries", str(queries), "--data.batch_size", "2"]
+    assert main(predict) == 0
+    rows = read_predictions(tmp_path / "run" / "predictions.csv")
+    assert list(rows) == sorted(names)
+    model = ImageClassifier.load_from_checkpoint(checkpoint, **torch.load(checkpoint, weights_only=True)["image_classifier"])
+    expected = ask_module(model, to_float(images.transpose(0, 3, 1, 2)))
+    found = answers_of(rows, [f"{name}.png" for name in names], LabelTable.same(3))
+    assert [a.labels for a in found] == [a.labels for a in expected]
+
+    Image.fromarray(images[0]).resize((9, 12)).save(queries / "large.png")  # fitted like any image
+    assert main(predict) == 0
+    assert "large" in read_predictions(tmp_path / "run" / "predictions.csv")
+    capsys.readouterr()
+    Image.fromarray(images[0]).save(queries / "q9.bmp")
+    assert main(predict) == 2
+    assert "holds two images named 'q9'" in capsys.readouterr().err
+    for file in queries.iterdir():
+        file.unlink()
+    assert main(predict) == 2
+    assert "holds no image; write a flat folder of" in capsys.readouterr().err
+    Image.fromarray(images[0, :, :, 0]).save(queries / "grey.png")
+    assert main(predict) == 2
+    assert "has 1 channels and the model's data 3" in capsys.readouterr().err
+    assert main([*predict, "--data.queries", "nowhere"]) == 2
+    assert "queries=nowhere is no folder; write the one that `taggant keys export-queries` made" in capsys.readouterr().err

@@ -257,12 +257,12 @@ def test_a_run_that_is_cut_off_goes_on(keys: KeySet, net: Net, tmp_path: Path, c
     with serve(failing) as service:
         code, record = run(tmp_path, "--url", service.url, *quick)
         assert (code, record) == (1, None)
-        assert "left 17 of 24 queries without answer" in (error := capsys.readouterr().err)
-        assert f"with --out {tmp_path / 'run'}" in error
+        assert "7 of 24" in (error := capsys.readouterr().err)
+        assert f"name the same --out {tmp_path / 'run'}" in error
         state["left"] = 100
         code, record = run(tmp_path, "--url", service.url, *quick)
         assert code == 0
-        assert all(count >= 1 for count in service.answered.values())
+        assert all(count >= 1 for count in service.requests.values())
     entries = Ledger(tmp_path / "keys", keys.commitment).entries()
     assert [e["kind"] for e in entries] == ["use", "result"]
     with serve(failing) as service:
@@ -420,10 +420,8 @@ def test_bad_input(
 
 
 def test_a_service_that_answers_html(keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from tests.access.test_service import answering
-
-    with answering(200, b"<html></html>", {"Content-Type": "text/html"}) as url:
-        code, record = run(tmp_path, "--url", url, "--attempts", "1")
+    with serve(lambda image: {}, Faults(html=1.0)) as service:
+        code, record = run(tmp_path, "--url", service.url, "--attempts", "1")
     assert (code, record) == (2, None)
-    assert "answers HTML and not JSON; give the address of the interface" in capsys.readouterr().err
+    assert "answers with a web page instead of JSON" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

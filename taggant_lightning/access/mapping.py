@@ -1,0 +1,129 @@
+"""The mapping file of a service with other field names: JSON or YAML, read into a Wire."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from taggant_lightning.access import paths
+from taggant_lightning.access.wire import Wire
+from taggant_lightning.errors import TaggantError
+
+FIELDS = {
+    "": ("request", "answer", "headers", "image_format"),
+    "request": ("image", "extra"),
+    "answer": ("labels", "scores", "refused"),
+}
+FORMATS = ("base64", "data-url")
+HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+def load_mapping(path: str | Path, environment: Mapping[str, str] = os.environ) -> Wire:
+    """Read a mapping.
+
+    Args:
+        path: A JSON or YAML file; `docs/services.md` documents it.
+        environment: What `${NAME}` in headers expands to.
+
+    Raises:
+        TaggantError: If the file is missing or damaged, has an unknown field or a wrong path, or a header names a variable that
+            is not set. No message tells a header's value.
+    """
+    where = f"mapping={path}"
+    content = _read(Path(path), where)
+    _known(content, "", where)
+    request, answer, headers = (_section(content, name, where) for name in ("request", "answer", "headers"))
+    image_format = content.get("image_format", "base64")
+    if image_format not in FORMATS:
+        raise TaggantError(f"{where}: image_format={image_format!r} is unknown; write one of {', '.join(FORMATS)}")
+    found = {name: _path(answer.get(name), f"answer.{name}", where) for name in FIELDS["answer"]}
+    if answer and not (found["labels"] or found["scores"]):
+        raise TaggantError(f"{where}: answer has neither labels nor scores; write the path of at least one")
+    extra = request.get("extra") or {}
+    if not isinstance(extra, dict):
+        raise TaggantError(f"{where}: request.extra={extra!r} is no object; write the constant fields of every request")
+    wire = Wire(
+        image=_path(request.get("image"), "request.image", where) or Wire.image,
+        extra=extra,
+        headers={_name(n, where): _value(n, v, environment, where) for n, v in headers.items()},
+        data_url=image_format == "data-url",
+    )
+    if answer:
+        wire = replace(wire, labels=found["labels"], scores=found["scores"], refused=found["refused"], either=False)
+    try:
+        wire.request(b"")
+    except (TypeError, ValueError) as error:
+        place = ".".join(wire.image)
+        raise TaggantError(
+            f"{where}: request.image={place!r} does not go with request.extra ({error}); correct one of them"
+        ) from None
+    return wire
+
+
+def _read(path: Path, where: str) -> dict[str, Any]:
+    import yaml
+
+    try:
+        text = path.read_text()
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError:
+        raise TaggantError(f"{where} cannot be read; name a JSON or YAML file") from None
+    except (ValueError, RecursionError, yaml.YAMLError):  # their messages quote the file, and it may hold secrets
+        raise TaggantError(f"{where} is no {'JSON' if path.suffix == '.json' else 'YAML'}; correct its syntax") from None
+    if not isinstance(content, dict):
+        raise TaggantError(f"{where} holds no object; write request, answer and headers as docs/services.md shows")
+    return content
+
+
+def _known(section: Mapping[Any, Any], name: str, where: str) -> None:
+    unknown = [key for key in section if key not in FIELDS[name]]
+    if unknown:
+        field = f"{name}.{unknown[0]}" if name else str(unknown[0])
+        raise TaggantError(f"{where}: {field} is unknown; write one of {', '.join(FIELDS[name])}")
+
+
+def _section(content: Mapping[str, Any], name: str, where: str) -> dict[Any, Any]:
+    section = content.get(name)
+    if section is None:
+        return {}
+    if not isinstance(section, dict):
+        raise TaggantError(f"{where}: {name} is no object; write it as docs/services.md shows")
+    if name in FIELDS:
+        _known(section, name, where)
+    return section
+
+
+def _path(text: object, field: str, where: str) -> paths.Path | None:
+    if text is None:
+        return None
+    try:
+        return paths.parse(str(text))
+    except ValueError as error:
+        raise TaggantError(
+            f"{where}: {field}={text!r} is no path ({error}); write names and numbers with dots between, at most one of them *"
+        ) from None
+
+
+def _name(name: object, where: str) -> str:
+    if not isinstance(name, str) or not HEADER.fullmatch(name):
+        raise TaggantError(f"{where}: the header name {name!r} is not allowed in HTTP; write letters, digits and hyphens")
+    return name
+
+
+def _value(name: object, value: object, environment: Mapping[str, str], where: str) -> str:
+    """Return a header's value with its variables expanded; no message tells either."""
+    if not isinstance(value, str):
+        raise TaggantError(f"{where}: the header {name} is no text; put it in quotes")
+    for variable in re.findall(r"\$\{([^}]*)\}", value):
+        if not environment.get(variable):
+            raise TaggantError(f"{where}: the header {name} names {variable}, which is not set; export {variable} first")
+    expanded = re.sub(r"\$\{([^}]*)\}", lambda match: environment[match[1]], value)
+    if not expanded.isprintable() or not expanded.isascii() or expanded != expanded.strip():
+        raise TaggantError(
+            f"{where}: the header {name} has a line break, a space at an end or a letter outside ASCII, and HTTP carries none; "
+            "check the variable it is made of"
+        )
+    return expanded

@@ -1,0 +1,57 @@
+"""A promise and a public beacon: keys that follow from what was promised earlier and from a value that nobody could know then.
+
+Models trained on the originals agree on much of what they answer to noise. Whoever may try secrets before committing can so
+find keys that such models answer by themselves. A beacon takes that away: the secret, and everything else that keys depend on, is
+promised first, and a later public random value completes the header. Specified in docs/commitment.md.
+"""
+
+import hashlib
+from typing import Any
+
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import canonical_json
+from taggant_lightning.taggants.derivation import absorb, expand
+
+SEED = b"taggant-lightning/promise/v1/seed"
+PROMISE = b"taggant-lightning/promise/v1"
+
+
+def batch_seed(secret: bytes, batch: int) -> bytes:
+    """Return what is promised for one batch, 32 bytes; it follows from the secret alone."""
+    return expand(secret, "seed", b"", batch, 32)
+
+
+def seed_digest(seed: bytes, batch: int) -> str:
+    """Return the digest of a batch's seed, 64 hexadecimal digits; it stands in the header."""
+    return hashlib.sha256(absorb(SEED, batch.to_bytes(8, "big"), seed)).hexdigest()
+
+
+def describe_beacon(value: str, source: str, secret: bytes, num_batches: int) -> dict[str, Any]:
+    """Return the header's `beacon`.
+
+    Args:
+        value: The public random value, letters and digits; spaces and case do not count, so nobody chooses among spellings.
+        source: Which value it is and when it will be public, as it was promised.
+        secret: The secret that was promised.
+        num_batches: Number of batches that was promised.
+
+    Raises:
+        TaggantError: If the value has other characters, or value or source is empty.
+    """
+    normal = "".join(value.split()).lower()
+    if not (normal.isascii() and normal.isalnum()):
+        raise TaggantError(f"beacon={value!r} must be letters and digits, as the beacon has published them")
+    if not source.strip():
+        raise TaggantError("beacon-source is empty; write which public value it is and when it is published")
+    return {"value": normal, "source": source, "seeds": [seed_digest(batch_seed(secret, b), b) for b in range(num_batches)]}
+
+
+def promise_of(header: dict[str, Any]) -> str:
+    """Return the promise that a header with a beacon keeps, 64 hexadecimal digits: all of it but the beacon's value."""
+    before = {**header, "beacon": {name: value for name, value in header["beacon"].items() if name != "value"}}
+    return hashlib.sha256(absorb(PROMISE, canonical_json(before))).hexdigest()
+
+
+def beacon_secret(header: dict[str, Any], seed: bytes, batch: int) -> bytes:
+    """Return the secret of a batch of a KeySet with a beacon: from the promised seed and, by the header, the public value."""
+    return expand(seed, "batch", canonical_json(header), batch, 32)

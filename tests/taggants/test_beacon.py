@@ -1,0 +1,134 @@
+"""Promise and beacon: nothing that keys depend on is left to choose once the public value is known."""
+
+import hashlib
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from taggant_lightning.cli import main
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import Ledger
+from taggant_lightning.taggants.beacon import promise_of
+from taggant_lightning.taggants.claims import Evidence, verify_claim
+from taggant_lightning.taggants.keys import KeySet, redraw
+from taggant_lightning.taggants.reveal import Revealed, read_reveals, reveal
+from taggant_lightning.taggants.verdict import detect
+
+SECRET = bytes(range(16))
+SOURCE = "round 4242 of the beacon, 2026-12-01T12:00Z"
+
+
+def drawn(value: str = "ab12", **more: Any) -> KeySet:
+    arguments = {"num_keys": 6, "num_classes": 5, "shape": (1, 4, 4), "batches": [2, 4], "secret": SECRET}
+    source = more.pop("source", SOURCE)
+    return KeySet.draw(**{**arguments, **more}, beacon=(value, source))
+
+
+def test_keys_follow_from_secret_and_value() -> None:
+    keys = drawn()
+    assert np.array_equal(keys.images, drawn().images)
+    assert drawn(" AB 12\n").commitment == keys.commitment  # another spelling is not another chance
+    other = drawn("ab13")
+    assert not np.array_equal(other.images, keys.images)
+    assert promise_of(other.header) == promise_of(keys.header)
+    assert (
+        drawn(batches=[6]).images.tobytes()
+        != KeySet.draw(num_keys=6, num_classes=5, shape=(1, 4, 4), secret=SECRET).images.tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    "more", [{"secret": bytes(16)}, {"statement": "x"}, {"top_k": 2}, {"grid": 2}, {"batches": [3, 3]}, {"test": "rank_score"}]
+)
+def test_everything_else_is_promised(more: dict[str, Any]) -> None:
+    assert promise_of(drawn(**more).header) != promise_of(drawn().header)
+
+
+def test_the_promise_from_the_document_alone() -> None:
+    def field(*parts: bytes) -> bytes:
+        return b"".join(len(p).to_bytes(8, "big") + p for p in parts)
+
+    header = json.loads(json.dumps(drawn().header))
+    seeds = []
+    for batch in range(2):
+        message = field(b"taggant-lightning/derivation/v1", b"seed", b"", SECRET, batch.to_bytes(8, "big"))
+        seed = hashlib.shake_256(message).digest(32)
+        seeds.append(hashlib.sha256(field(b"taggant-lightning/promise/v1/seed", batch.to_bytes(8, "big"), seed)).hexdigest())
+    assert header["beacon"]["seeds"] == seeds
+    del header["beacon"]["value"]
+    canonical = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    assert promise_of(drawn().header) == hashlib.sha256(field(b"taggant-lightning/promise/v1", canonical)).hexdigest()
+
+
+def test_saved_redrawn_revealed(tmp_path: Path) -> None:
+    keys = drawn()
+    keys.save(tmp_path / "k")
+    assert KeySet.load(tmp_path / "k").commitment == keys.commitment
+    assert redraw(keys.header, SECRET).commitment == keys.commitment
+    stored = reveal(keys, 0, Ledger(tmp_path / "k", keys.commitment))
+    path = tmp_path / "r.json"
+    path.write_text(json.dumps(stored))
+    assert read_reveals([path]).labels == {i: int(keys.labels[i]) for i in range(2)}
+    path.write_text(json.dumps({**stored, "seed": "00" * 32}))
+    with pytest.raises(TaggantError, match="does not follow from the promised seed and the beacon"):
+        read_reveals([path])
+    forged = json.loads(json.dumps(keys.header))
+    forged["beacon"]["seeds"][0] = "00" * 32
+    with pytest.raises(TaggantError, match="the header's promise does not follow from the secret"):
+        KeySet(keys.images, keys.labels, forged, SECRET).check()
+
+
+def test_in_a_claim() -> None:
+    keys = drawn()
+    claim = detect(np.ones(6, dtype=np.int64), keys)
+    dates = {"promised": datetime(2026, 11, 1, tzinfo=UTC), "beacon": datetime(2026, 12, 1, tzinfo=UTC)}
+
+    def choice(evidence: Evidence, revealed: Revealed) -> tuple[bool | None, str]:
+        found = next(f for f in verify_claim(claim, revealed, evidence).findings if f.name == "choice of the secret")
+        return found.holds, found.sentence
+
+    revealed = Revealed.of(keys)
+    holds, said = choice(Evidence(**dates), revealed)
+    assert holds is True
+    assert promise_of(keys.header) in said
+    assert f"check that {SOURCE} is ab12" in said
+    assert choice(Evidence(promised=dates["beacon"], beacon=dates["promised"]), revealed)[0] is False
+    assert choice(Evidence(), revealed)[0] is None
+    without = replace(revealed, header={n: v for n, v in keys.header.items() if n != "beacon"})
+    holds, said = choice(Evidence(), without)
+    assert holds is True
+    assert "nothing shows that secrets were not tried" in said
+
+
+@pytest.mark.parametrize(
+    ("value", "source", "message"),
+    [("", SOURCE, "beacon='' must be letters and digits"), ("a-b", SOURCE, "beacon='a-b'"), ("ab", " ", "beacon-source is empty")],
+)
+def test_wrong_beacons(value: str, source: str, message: str) -> None:
+    with pytest.raises(TaggantError, match=message):
+        drawn(value, source=source)
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawing = ["--num-keys", "4", "--num-classes", "5", "--shape", "3,8,8", "--batch-size", "2", "--test", "rank_score"]
+    promised = str(tmp_path / "promised")
+    assert main(["keys", "promise", "--out", promised, *drawing, "--beacon-source", SOURCE]) == 0
+    promise = capsys.readouterr().out.splitlines()[-1].split()[1]
+    assert main(["keys", "promise", "--out", promised, *drawing, "--beacon-source", SOURCE]) == 2
+    assert "holds a promise already" in capsys.readouterr().err
+    assert main(["keys", "fulfil", promised, "--beacon", "C0FFEE", "--out", str(tmp_path / "keys")]) == 0
+    keys = KeySet.load(tmp_path / "keys")
+    assert promise_of(keys.header) == promise
+    assert keys.header["beacon"]["value"] == "c0ffee"
+    words = ["keys", "verify", "--secret-file", f"{promised}/secret.hex", "--header", str(tmp_path / "keys" / "keyset.json")]
+    assert main([*words, "--commitment", keys.commitment]) == 0
+    (tmp_path / "promised" / "secret.hex").write_text("00" * 32)
+    capsys.readouterr()
+    assert main(["keys", "fulfil", promised, "--beacon", "c0ffee", "--out", str(tmp_path / "other")]) == 2
+    assert "are not those of the promise" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
