@@ -139,7 +139,7 @@ def optional_stopping(mutant: bool, keysets: int) -> Values:
 
 
 def bet_afterwards(mutant: bool, keysets: int) -> Values:
-    """The bet with the smallest p-value is chosen afterwards; 60 keys, as with few of them the test is too coarse to show it."""
+    """The bet with the smallest p-value is chosen afterwards; of 60 keys: with few, the test is too coarse to show it."""
     p, bets = [], np.linspace(0.21, 0.99, 40).tolist() if mutant else [0.5]
     for n in range(keysets):
         hit = (key_ranks(random_scores(n, 60, C), labels_of(n, 60, C), C) <= TOP).tolist()
