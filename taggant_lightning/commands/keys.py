@@ -26,8 +26,8 @@ def _parser() -> argparse.ArgumentParser:
     promised = actions.add_parser(
         "promise",
         help="promise keys before a public random value is known, so that nobody can say that secrets were tried",
-        description="Takes what `keys new` takes, and which public random value will complete the keys. Publish the promise with "
-        "a timestamp, wait for the value, then run `taggant keys fulfil` (docs/evidence.md).",
+        description="Takes what `keys new` takes, and which public random value will complete the keys. Publish the promise "
+        "with a timestamp, wait for the value, then run `taggant keys fulfil` (docs/evidence.md).",
     )
     _drawing_options(promised)
     promised.add_argument("--beacon-source", required=True, metavar="TEXT", help="which public value, and when it is published")

@@ -1,7 +1,7 @@
 """A promise and a public beacon: keys that follow from what was promised earlier and from a value that nobody could know then.
 
 Models trained on the originals agree on much of what they answer to noise. Whoever may try secrets before committing can so
-find keys that such models answer by themselves. A beacon takes that away: the secret, and everything else that keys depend on, is
+find keys that such models answer by themselves. A beacon takes that away: the secret, and all else that keys depend on, is
 promised first, and a later public random value completes the header. Specified in docs/commitment.md.
 """
 

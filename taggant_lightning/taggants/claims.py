@@ -154,16 +154,12 @@ def _choice(keys: Revealed, evidence: Evidence) -> Finding:
             "the originals and ask them the same keys"
         )
         return Finding("choice of the secret", True, said)
-    said = keys.header["beacon"]
+    beacon, promised = keys.header["beacon"], promise_of(keys.header)
     if evidence.promised is None or evidence.beacon is None:
-        return Finding(
-            "choice of the secret", None, f"give the dates of the promise {promise_of(said['seeds'])} and of the beacon"
-        )
+        return Finding("choice of the secret", None, f"give the dates of the promise {promised} and of the beacon")
     fits = evidence.promised <= evidence.beacon
-    order = (
-        f"the promise {promise_of(said['seeds'])}: {evidence.promised.isoformat()}, the beacon: {evidence.beacon.isoformat()}"
-    )
-    shown = f"{order}; check that {said['source']} is {said['value']}"
+    order = f"the promise {promised}: {evidence.promised.isoformat()}, the beacon: {evidence.beacon.isoformat()}"
+    shown = f"{order}; check that {beacon['source']} is {beacon['value']}"
     return Finding("choice of the secret", fits, shown if fits else f"{order}: too late")
 
 

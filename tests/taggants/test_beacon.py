@@ -107,7 +107,7 @@ def test_in_a_claim() -> None:
 
 @pytest.mark.parametrize(
     ("value", "source", "message"),
-    [("", SOURCE, "beacon='' must be letters and digits"), ("a-b", SOURCE, "beacon='a-b'"), ("ab", " ", "beacon-source is empty")],
+    [("", SOURCE, "beacon='' must be letters and digits"), ("a-b", SOURCE, "='a-b'"), ("ab", " ", "beacon-source is empty")],
 )
 def test_wrong_beacons(value: str, source: str, message: str) -> None:
     with pytest.raises(TaggantError, match=message):
