@@ -141,9 +141,16 @@ def plot(groups: dict[str, dict[str, dict[str, Any]]], mutants: list[tuple[Any, 
                     share = [np.mean(own["log10_p"] <= np.log10(a) + 1e-12) for a in alphas]
                     axes[1, 0].plot(alphas, share, color=colours[test], alpha=0.6, linewidth=0.9)
     axes[1, 0].set(title="sequential, and incomplete answers: one-sided", xlabel="α", ylabel="P(p ≤ α)")
-    for case, _, values in mutants:
+    for number, (case, _, values) in enumerate(mutants):
         p = values if case.one_sided else np.log10(np.maximum(1e-12, 1 - values))
-        axes[1, 1].plot(alphas, [np.mean(p <= np.log10(a) + 1e-12) for a in alphas], linewidth=1.1, label=case.name)
+        axes[1, 1].plot(
+            alphas,
+            [np.mean(p <= np.log10(a) + 1e-12) for a in alphas],
+            linewidth=1.1,
+            color=f"C{number % 10}",
+            linestyle="-" if number < 10 else "--",
+            label=case.name,
+        )
     axes[1, 1].set(title="planted mistakes", xlabel="α", ylabel="P(p ≤ α)")
     axes[1, 1].legend(frameon=False, fontsize=6)
     for axis in axes[1]:
