@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import CIFAR, train, write_figures
+from common import CIFAR, EPOCHS, train, write_figures
 from numpy.typing import NDArray
 from service import serve
 
@@ -53,13 +53,13 @@ def draw(number: int) -> KeySet:
     )
 
 
-def clean_model(seed: int, data: ImageDataModule, weights: Path | None) -> ImageClassifier:
+def clean_model(seed: int, data: ImageDataModule, weights: Path | None, epochs: int = EPOCHS) -> ImageClassifier:
     """Train a clean model, or read its weights where an earlier run has left them."""
     if weights is not None and (path := weights / f"clean-{seed}.pt").exists():
         model = ImageClassifier(MODEL, num_classes=NUM_CLASSES, image_size=SIZE, channels=3)
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    model = train(MODEL, seed, data)
+    model = train(MODEL, seed, data, epochs=epochs)
     if weights is not None:
         weights.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), weights / f"clean-{seed}.pt")
@@ -175,14 +175,14 @@ def main() -> None:
     parser.add_argument("--secrets", type=int, default=100_000)
     parser.add_argument("--served", type=int, default=30, help="secrets whose keys are asked over HTTP too, ten queries each")
     parser.add_argument("--others", type=int, default=3, help="further clean models")
-    parser.add_argument("--epochs", type=int, help="of all models, for a quick form")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of all models, fewer for a quick form")
     parser.add_argument("--weights", type=Path, help="folder that keeps the clean models")
     parser.add_argument("--json", help="file for the figures")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     data = ImageDataModule(**CIFAR, augment="simple", seed=140)
-    model, *others = [clean_model(140 + n, data, arguments.weights) for n in range(1 + arguments.others)]
+    model, *others = [clean_model(140 + n, data, arguments.weights, arguments.epochs) for n in range(1 + arguments.others)]
     begun = time.monotonic()
     found, best = grind(model, arguments.secrets)
     seconds = time.monotonic() - begun

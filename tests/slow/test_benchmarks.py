@@ -21,7 +21,7 @@ def test_ours_is_faster_than_the_textbook_loop() -> None:
 
 def run(script: str, *words: str) -> str:
     """Run a benchmark as its command says, from the repository's root."""
-    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(BENCHMARKS.parent), "OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
     command = [sys.executable, str(BENCHMARKS / script), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -36,11 +36,35 @@ def test_calibration_quickly(tmp_path: Path) -> None:
     assert len(found["controls"]["odd"]) == 10
 
 
+needs_cifar = pytest.mark.skipif("TAGGANT_DATA" not in os.environ, reason="TAGGANT_DATA names no folder with CIFAR-100")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif("TAGGANT_DATA" not in os.environ, reason="TAGGANT_DATA names no folder with CIFAR-100")
+@needs_cifar
 def test_evasion_quickly(tmp_path: Path) -> None:
     small = ["--epochs", "1", "--steps", "2", "--images-per-key", "2", "--train-subset", "1500", "--copies", "100"]
     out = run("evasion.py", "--worlds", "0-0", "--kinds", "grid 4;blend of 2", *small, "--json", str(tmp_path / "e.json"))
     rows = json.loads((tmp_path / "e.json").read_text())["rows"]
     assert [row["keys"] for row in rows] == ["grid 4", "blend of 2"]
     assert "| knows the method |" in out
+
+
+@pytest.mark.slow
+@needs_cifar
+def test_grinding_quickly(tmp_path: Path) -> None:
+    run(
+        "grinding.py", "--secrets", "400", "--others", "1", "--epochs", "1", "--served", "2", "--json", str(tmp_path / "g.json")
+    )
+    found = json.loads((tmp_path / "g.json").read_text())
+    assert sum(found["hits"].values()) == 400
+    assert found["served"] == {"queries": 20, "different_rankings": 0}
+    assert not any(claim.get("verifies") for claim in found["claims"])
+
+
+@pytest.mark.slow
+def test_power_from_stored_ranks(tmp_path: Path) -> None:
+    ranks = BENCHMARKS.parent / "experiments" / "power" / "ranks.json"
+    run("power.py", "--from", str(ranks), "--draws", "5", "--json", str(tmp_path / "p.json"))
+    tests = json.loads((tmp_path / "p.json").read_text())["tests"]
+    of_ten = {name: next(r for r in rows["signed"] if r["keys"] == 10) for name, rows in tests.items()}
+    assert of_ten["rank score"]["median_log10_p"] < of_ten["binomial, top 10"]["median_log10_p"] < -3
