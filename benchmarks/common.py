@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 
 from taggant_lightning import ImageClassifier, ImageDataModule, SignedDataModule
 from taggant_lightning.evidence.provenance import provenance
@@ -59,12 +60,46 @@ def _trainer(epochs: int, *callbacks: pl.Callback) -> pl.Trainer:
     )
 
 
+def kept(name: str, path: Path) -> ImageClassifier:
+    """Read a model of CIFAR-100 at this scale, whose weights another benchmark has kept, in evaluation mode."""
+    model = ImageClassifier(name, num_classes=100, image_size=SIZE, channels=3, **RECIPES[name])
+    model.load_state_dict(torch.load(path, weights_only=True))
+    return model.eval()
+
+
 def share_source(data: ImageDataModule, original: ImageDataModule) -> ImageDataModule:
     """Let one DataModule read the splits that another has opened and decoded."""
     data.__dict__["test_source"] = original.test_source
     if not isinstance(data, SignedDataModule):
         data.__dict__["train_source"] = original.train_source
     return data
+
+
+def subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure and its axes, an array of two dimensions, without a display."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for axis in axes.flat:
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_plot(figure: Any, stem: Path) -> None:
+    """Write a plot as PNG (128 colours, a third of the size) and as SVG, the same bytes for the same figures."""
+    import matplotlib.pyplot as plt
+    from PIL import Image
+
+    with plt.rc_context({"svg.hashsalt": stem.name, "svg.fonttype": "none"}):
+        figure.savefig(stem.with_suffix(".png"), dpi=100, metadata={"Software": None})
+        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    with Image.open(stem.with_suffix(".png")) as picture:
+        small = picture.convert("RGB").quantize(128)
+    small.save(stem.with_suffix(".png"), optimize=True)
 
 
 def write_figures(path: str, figures: dict[str, Any]) -> None:

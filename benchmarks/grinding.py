@@ -1,11 +1,11 @@
 """A forged claim: 100,000 honest secrets are tried against a clean model, the best is claimed, and verification looks at it.
 
-    TAGGANT_DATA=… python benchmarks/grinding.py --json experiments/grinding/results.json
+    PYTHONPATH=. TAGGANT_DATA=… python benchmarks/grinding.py --json experiments/grinding/results.json
 
 No release was ever signed. The model is a small CNN trained on the original CIFAR-100 images; it is asked in memory, and a
-served copy is asked over HTTP for the winner. Then `taggant keys verify --claim` sees the forged claim as an attacker might
-dress it up. Last, what grinding *before* a commitment would reach: the best secrets, and labels chosen outright, against clean
-models of other seeds.
+served copy is asked over HTTP for the winner, and for a sample that must be answered alike. Then `taggant keys verify --claim`
+sees the forged claim as an attacker might dress it up. Last, what grinding *before* a commitment would reach: the best secrets,
+and labels chosen outright, against clean models of other seeds.
 """
 
 import argparse
@@ -22,11 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import CIFAR, train, write_figures
+from common import CIFAR, EPOCHS, train, write_figures
 from numpy.typing import NDArray
 from service import serve
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet
+from taggant_lightning.access.answer import Query
+from taggant_lightning.access.journal import Journal
+from taggant_lightning.access.service import Service
 from taggant_lightning.cli import main as taggant
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
@@ -50,25 +53,25 @@ def draw(number: int) -> KeySet:
     )
 
 
-def clean_model(seed: int, data: ImageDataModule, weights: Path | None) -> ImageClassifier:
+def clean_model(seed: int, data: ImageDataModule, weights: Path | None, epochs: int = EPOCHS) -> ImageClassifier:
     """Train a clean model, or read its weights where an earlier run has left them."""
     if weights is not None and (path := weights / f"clean-{seed}.pt").exists():
         model = ImageClassifier(MODEL, num_classes=NUM_CLASSES, image_size=SIZE, channels=3)
         model.load_state_dict(torch.load(path, weights_only=True))
         return model.eval()
-    model = train(MODEL, seed, data)
+    model = train(MODEL, seed, data, epochs=epochs)
     if weights is not None:
         weights.mkdir(parents=True, exist_ok=True)
         torch.save(model.state_dict(), weights / f"clean-{seed}.pt")
     return model
 
 
-def first_classes(model: ImageClassifier, images: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return the first k classes of each image, (N, k)."""
+def first_classes(model: ImageClassifier, images: NDArray[np.uint8], places: int = TOP_K) -> NDArray[np.int64]:
+    """Return the first classes of each image, (N, places)."""
     with torch.no_grad():
         logits = model(fit(to_float(images), SIZE))
     # Stable, so that equal scores go to the lowest class, as everywhere.
-    return np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :TOP_K]
+    return np.argsort(-logits.numpy(), axis=1, kind="stable")[:, :places]
 
 
 def hits_of(model: ImageClassifier, keys: list[KeySet]) -> list[int]:
@@ -89,6 +92,21 @@ def grind(model: ImageClassifier, secrets: int) -> tuple[list[int], list[int]]:
     return found, sorted(range(secrets), key=lambda n: -found[n])[:20]
 
 
+def asked_over_http(model: ImageClassifier, sets: int) -> dict[str, int]:
+    """Ask a served copy the keys of some secrets one by one; count whole rankings that differ from those in memory."""
+    images = np.concatenate([draw(n).images for n in range(sets)])
+    in_memory = first_classes(model, images, NUM_CLASSES)
+
+    def respond(image: NDArray[np.uint8]) -> dict[str, Any]:
+        return {"labels": first_classes(model, image[None], NUM_CLASSES)[0].tolist()}
+
+    with tempfile.TemporaryDirectory() as name, serve(respond) as service:
+        journal = Journal(Path(name) / "secret" / "answers.jsonl", {})
+        Service(service.url).ask([Query(f"{i:05}", image) for i, image in enumerate(images)], journal)
+        differ = sum(journal.answers[f"{i:05}"].labels != tuple(row.tolist()) for i, row in enumerate(in_memory))
+    return {"queries": len(images), "different_rankings": differ}
+
+
 def verdicts(model: ImageClassifier, number: int) -> list[dict[str, Any]]:
     """Claim the winner over HTTP, and verify the claim as an attacker might dress it up."""
 
@@ -107,7 +125,7 @@ def verdicts(model: ImageClassifier, number: int) -> list[dict[str, Any]]:
         early, late = "2026-01-01", "2026-09-01"
         fewer = {**claim.details, "num_keys": claim.details["hits"]}
         top_k = {**claim.details, "test": {"name": "binomial_top_k", "top_k": 20}, "top_k": 20, "rate": 0.2}
-        whole = [own, *({"commitment": f"{n:064x}"} for n in range(1, 100_000))]
+        whole = [{"commitment": [keys.commitment, *(f"{n:064x}" for n in range(1, 100_000))]}]
         cases: list[tuple[str, Detection, list[dict[str, Any]], str]] = [
             ("the release names no commitment", claim, [{"commitment": None}], early),
             ("the release names another commitment", claim, [other], early),
@@ -155,15 +173,16 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--secrets", type=int, default=100_000)
+    parser.add_argument("--served", type=int, default=30, help="secrets whose keys are asked over HTTP too, ten queries each")
     parser.add_argument("--others", type=int, default=3, help="further clean models")
-    parser.add_argument("--epochs", type=int, help="of all models, for a quick form")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of all models, fewer for a quick form")
     parser.add_argument("--weights", type=Path, help="folder that keeps the clean models")
     parser.add_argument("--json", help="file for the figures")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
     data = ImageDataModule(**CIFAR, augment="simple", seed=140)
-    model, *others = [clean_model(140 + n, data, arguments.weights) for n in range(1 + arguments.others)]
+    model, *others = [clean_model(140 + n, data, arguments.weights, arguments.epochs) for n in range(1 + arguments.others)]
     begun = time.monotonic()
     found, best = grind(model, arguments.secrets)
     seconds = time.monotonic() - begun
@@ -172,16 +191,24 @@ def main() -> None:
     print(
         f"best {top} of {NUM_KEYS}, raw log10 p {binomial_log10_p(top, NUM_KEYS, TOP_K / NUM_CLASSES):.2f}; fit p = {fit_p:.2f}"
     )
-    figures = {
+    figures: dict[str, Any] = {
         "secrets": arguments.secrets,
         "seconds": seconds,
         "hits": dict(sorted(Counter(found).items())),
         "goodness_of_fit_p": fit_p,
         "best_hits": top,
         "best_log10_p": binomial_log10_p(top, NUM_KEYS, TOP_K / NUM_CLASSES),
-        "claims": verdicts(model, best[0]),
-        "before_commitment": before_commitment(model, others, best),
     }
+    # Whatever comes after the long part adds to what is written already.
+    for part, made in {
+        "served": lambda: asked_over_http(model, arguments.served),
+        "claims": lambda: verdicts(model, best[0]),
+        "before_commitment": lambda: before_commitment(model, others, best),
+    }.items():
+        if arguments.json:
+            write_figures(arguments.json, figures)
+        figures[part] = made()
+    print(json.dumps(figures["served"]))
     print(json.dumps(figures["before_commitment"]))
     if arguments.json:
         write_figures(arguments.json, figures)

@@ -5,8 +5,7 @@ import pytest
 
 from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants import derivation
-from taggant_lightning.taggants import keys as keys_module
+from taggant_lightning.taggants import derivation, key_images
 from taggant_lightning.taggants.hits import count_hits, key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from tests.control import control
@@ -51,7 +50,7 @@ def test_mutant_modulo_biased_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     def biased(bound: int, secret: bytes, purpose: str, context: bytes, index: int) -> int:
         return derivation.expand(secret, purpose, context, index, 1)[0] % 8 % bound
 
-    monkeypatch.setattr(keys_module, "uniform_below", biased)
+    monkeypatch.setattr(key_images, "uniform_below", biased)
     counts = [count_hits(key_ranks(CONSTANT, labels_of(n, 20, 6), 6), 1) for n in range(1000)]
     assert control(counts, 20, 1 / 6) < LEVEL
 
