@@ -3,7 +3,6 @@
 import argparse
 import csv
 import itertools
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +16,11 @@ from taggant_lightning.commands.run_directory import default_directory
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
-from taggant_lightning.files import read_json, sha256_file, write_secret_json
+from taggant_lightning.files import sha256_file
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import choose_batches, detect, incomplete_answers, ranks_of, verdict_line, write_verdict
+from taggant_lightning.taggants.verdict import Use, choose_batches, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
     from taggant_lightning.access.service import Service
@@ -121,56 +120,6 @@ def run(words: list[str]) -> None:
     for line in told(detection):
         print(line)
     print(verdict_line(detection, folder), flush=True)
-
-
-class Use:
-    """This use of the keys in the ledger, entered with the first answer: none is seen without an entry."""
-
-    def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str) -> None:
-        self.ledger, self._facts = ledger, {"suspect": suspect, "batches": list(batches), "access": access}
-        self.entry: dict[str, Any] | None = None
-        self._run: str | None = None
-
-    def begin(self, folder: Path) -> dict[str, Any]:
-        """Enter the use, once; the run directory remembers the entry for a run that goes on."""
-        if self.entry is None:
-            if self._run is None:
-                self._run = secrets.token_hex(8)
-                write_secret_json(folder / "secret" / "use.json", {"run": self._run})
-            self.entry = self.ledger.append("use", run=self._run, **self._facts)
-        return self.entry
-
-    def take_up(self, folder: Path) -> None:
-        """Go on with the entry of a run that was cut off."""
-        remembered = folder / "secret" / "use.json"
-        if remembered.exists():
-            self._run = str(read_json(remembered, what="use")["run"])
-            self.entry = next((e for e in self.ledger.entries() if e.get("run") == self._run), None)
-
-
-def conclude(
-    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: Use, about: dict[str, Any], folder: Path
-) -> Detection:
-    """Test, and write record and ledger.
-
-    Args:
-        answers: As `Said` has them.
-        keys: The keys.
-        batches: Numbers of the batches that were asked.
-        use: The ledger's entry.
-        about: What is known of the model, for the record's provenance.
-        folder: Run directory.
-
-    Returns:
-        The record.
-    """
-    ranks = ranks_of(answers, keys, batches)
-    lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
-    entry = use.begin(folder)
-    origin = {**about, "ledger": {"entry": entry["number"], "head": entry["hash"]}}
-    detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
-    write_verdict(folder, detection, ranks, use.ledger, answers)
-    return detection
 
 
 def told(detection: Detection) -> list[str]:

@@ -1,5 +1,6 @@
 """From answers to the record: the KeySet's one test, what makes it exact or conservative, and an entry in the ledger."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
-from taggant_lightning.files import sha256_file, write_secret_json
+from taggant_lightning.files import read_json, sha256_file, write_secret_json
 from taggant_lightning.taggants.hits import incomplete, key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, evaluate
@@ -123,13 +124,70 @@ def write_verdict(
         answers: The rankings themselves, where they are at hand: whoever verifies a claim recomputes it from them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    secret: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
+    shown: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
     if answers is not None:
-        secret["answers"] = [None if a.labels is None else list(a.labels) for a in sorted(answers, key=lambda a: a.query)]
-    write_secret_json(folder / "secret" / "detection.secret.json", secret)
+        shown["answers"] = [None if a.labels is None else list(a.labels) for a in sorted(answers, key=lambda a: a.query)]
+    write_secret_json(folder / "secret" / "detection.secret.json", shown)
     detection.save(folder / "detection.json")
     use = detection.provenance["ledger"]["entry"]
     ledger.append("result", use=use, log10_p=detection.log10_p, detection=sha256_file(folder / "detection.json"))
+
+
+class Use:
+    """One use of the keys in the ledger, entered with the first answer: none is seen without an entry.
+
+    Args:
+        ledger: The KeySet's.
+        suspect: The model's name.
+        batches: Numbers of the batches that are asked.
+        access: How the model is asked, in a word.
+    """
+
+    def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str) -> None:
+        self.ledger, self._facts = ledger, {"suspect": suspect, "batches": list(batches), "access": access}
+        self.entry: dict[str, Any] | None = None
+        self._run: str | None = None
+
+    def begin(self, folder: Path) -> dict[str, Any]:
+        """Enter the use, once; the run directory remembers the entry for a run that goes on."""
+        if self.entry is None:
+            if self._run is None:
+                self._run = secrets.token_hex(8)
+                write_secret_json(folder / "secret" / "use.json", {"run": self._run})
+            self.entry = self.ledger.append("use", run=self._run, **self._facts)
+        return self.entry
+
+    def take_up(self, folder: Path) -> None:
+        """Go on with the entry of a run that was cut off."""
+        remembered = folder / "secret" / "use.json"
+        if remembered.exists():
+            self._run = str(read_json(remembered, what="use")["run"])
+            self.entry = next((e for e in self.ledger.entries() if e.get("run") == self._run), None)
+
+
+def conclude(
+    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: Use, about: dict[str, Any], folder: Path
+) -> Detection:
+    """Test, and write record and ledger.
+
+    Args:
+        answers: One for each key of the batches, numbered by the keys' order; for a sequential test perhaps only the first.
+        keys: The keys.
+        batches: Numbers of the batches that were asked.
+        use: This use of the keys.
+        about: What is known of the model, for the record's provenance.
+        folder: Run directory.
+
+    Returns:
+        The record.
+    """
+    ranks = ranks_of(answers, keys, batches)
+    lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
+    entry = use.begin(folder)
+    origin = {**about, "ledger": {"entry": entry["number"], "head": entry["hash"]}}
+    detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
+    write_verdict(folder, detection, ranks, use.ledger, answers)
+    return detection
 
 
 def verdict_line(detection: Detection, folder: Path) -> str:
