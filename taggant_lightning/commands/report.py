@@ -85,7 +85,9 @@ def run(words: list[str]) -> None:
     read = {
         "manifests": [(_short(p), sha256_file(Path(p)), c) for p, c in _manifests(arguments.manifest or [])],
         "audit": None if arguments.audit is None else read_audit(arguments.audit),
-        "calibration": [] if arguments.calibration is None else read_calibration(arguments.calibration),
+        "calibration": []
+        if arguments.calibration is None
+        else read_calibration(arguments.calibration, records[0].detection.details["test"]),
     }
     for name in ("committed", "released"):
         if getattr(arguments, name) is not None:

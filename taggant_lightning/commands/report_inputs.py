@@ -106,22 +106,40 @@ def read_audit(path: str) -> dict[str, Any]:
     return found
 
 
-def read_calibration(path: str) -> list[dict[str, Any]]:
-    """Read rows of a calibration: a JSON list of objects, or an object with such a list under `rows`.
+def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the controls of one test from what `benchmarks/calibration.py` wrote.
+
+    Args:
+        path: results.json of experiments/calibration.
+        test: The KeySet's test; controls of others are left out.
+
+    Returns:
+        Rows with name, kind (`real`, `odd` or `mistake`), test, p and expected.
 
     Raises:
-        TaggantError: If it is none.
+        TaggantError: If the file is something else.
     """
-    wanted = "a list of objects with name, kind, test, p and expected"
+    wanted = "the results.json that benchmarks/calibration.py wrote"
+    own = {RANK_SCORE: "rank score", SEQUENTIAL: "sequential"}.get(test["name"], "top-1" if test.get("top_k") == 1 else "top-k")
     try:
         stored = json.loads(Path(path).read_text())
     except OSError as error:
-        raise TaggantError(f"calibration={path} cannot be read ({error.strerror}); name a JSON file with {wanted}") from None
+        raise TaggantError(f"calibration={path} cannot be read ({error.strerror}); name {wanted}") from None
     except ValueError as error:
-        raise TaggantError(f"calibration={path} is damaged ({error}); it should be JSON, {wanted}") from None
-    rows = stored.get("rows") if isinstance(stored, dict) else stored
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and "name" in row for row in rows):
-        raise TaggantError(f"calibration={path} holds something else than {wanted}")
+        raise TaggantError(f"calibration={path} is damaged ({error}); name {wanted}") from None
+    try:
+        rows = [
+            {"name": name, "kind": kind, "test": own, "p": float(found[own]), "expected": "not small"}
+            for kind, models in stored["controls"].items()
+            for name, found in models.items()
+        ]
+        rows += [
+            {"name": name, "kind": "mistake", "test": own, "p": float(found["mutant"]), "expected": "below 0.001"}
+            for name, found in stored["mutants"].items()
+            if found["test"] == own
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise TaggantError(f"calibration={path} holds something else than controls and mutants; name {wanted}") from None
     return rows
 
 

@@ -53,7 +53,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "manifest.json").write_text(json.dumps({"commitment": keys.commitment, "statement": "birds", "hashes": "ab" * 32}))
     audit = {"bound": 8, "max_step": 8, "num_changed": 98765, "visibility": {"psnr_mean": 36.5, "ssim_mean": None}}
     (root / "audit.json").write_text(json.dumps(audit))
-    (root / "calibration.json").write_text(json.dumps({"rows": [{"name": "resnet18", "kind": "clean", "p": 0.4}]}))
+    controls = dict.fromkeys(("top-k", "top-1", "rank score", "sequential"), 0.4)
+    mutants = {"ties for the claimant": {"test": "top-k", "mutant": 5e-5}}
+    (root / "calibration.json").write_text(json.dumps({"controls": {"real": {"resnet18": controls}}, "mutants": mutants}))
     return root
 
 
