@@ -23,7 +23,7 @@ from taggant_lightning.taggants.queries import plan_queries
 from taggant_lightning.taggants.verdict import Use, choose_batches, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
-    from taggant_lightning.access.service import Service
+    from taggant_lightning.access.services.service import Service
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -186,9 +186,9 @@ def _from_file(
         images = fit(images, arguments.image_size)
     shape = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}
     if way == "onnx":
-        from taggant_lightning.access.onnx import ask_onnx as ask
+        from taggant_lightning.access.files.onnx import ask_onnx as ask
     else:
-        from taggant_lightning.access.exported import ask_exported as ask
+        from taggant_lightning.access.files.exported import ask_exported as ask
     answers, count = ask(path, images.numpy(), **shape)
     return table.apply(answers, count)
 
@@ -210,7 +210,7 @@ def numbers_of(text: str | None, name: str) -> list[float] | None:
 
 
 def _service(arguments: argparse.Namespace) -> "Service":
-    from taggant_lightning.access.service import Service
+    from taggant_lightning.access.services.service import Service
 
     return Service(
         arguments.url,
@@ -235,8 +235,8 @@ def _from_service(
     """Ask a service, or go on asking it where a run of the same folder was cut off."""
     from tqdm.auto import tqdm
 
-    from taggant_lightning.access.journal import Journal
-    from taggant_lightning.access.recorded import recorded_answers
+    from taggant_lightning.access.services.journal import Journal
+    from taggant_lightning.access.services.recorded import recorded_answers
 
     plan = plan_queries(keys, batches, arguments.decoys, source_of(keys, arguments.source))
     about = {"commitment": keys.commitment, "batches": list(batches), "decoys": arguments.decoys}
