@@ -1,7 +1,6 @@
 """`taggant detect`: ask a model that is not ours, and reach the verdict by the one test that the keys fix."""
 
 import argparse
-import csv
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.commands.given import parse_batches, source_of
+from taggant_lightning.commands.given import MAP, parse_batches, read_map, source_of
 from taggant_lightning.commands.run_directory import default_directory
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
@@ -102,14 +101,14 @@ def run(words: list[str]) -> None:
     print(f"taggant: run={folder}", flush=True)
     service = _service(arguments) if way == "url" else None
     # An address may hold a secret; the service shows what it may of it.
-    suspect = arguments.suspect or (service.binding["url"] if service else str(getattr(arguments, way)))
+    suspect = arguments.suspect or (service.binding["url"] if service else Path(getattr(arguments, way)).name)
     about = {
         "suspect": suspect,
         "access": way,
         "first_seen": first_seen(arguments.first_seen),
         "labels": _digest(arguments.labels),
     }
-    use = Use(ledger, suspect, batches, way)
+    use = Use(ledger, suspect, batches, way, labels=_digest(arguments.labels))
     if way == "predictions":
         said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
     elif service is not None:
@@ -156,18 +155,22 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
     """Read answers whose queries bear the names of `taggant keys export-queries`, or the keys' numbers."""
     from taggant_lightning.access.predictions import answers_of, read_predictions
 
-    rows = read_predictions(Path(arguments.predictions))
+    rows, what = read_predictions(Path(arguments.predictions)), f"predictions={arguments.predictions}"
     numbers = keys.numbers(batches)
-    map_file = Path(arguments.keys) / "queries.csv"
-    if map_file.exists():
-        with map_file.open(newline="") as file:
-            names = {row["query"]: row["key"] for row in csv.DictReader(file)}
-        if set(rows) & set(names):
-            asked = {int(key): name for name, key in names.items() if key}
-            decoys = {name for name, key in names.items() if not key}
-            wanted = [asked.get(number, f"key {number}, which was not exported") for number in numbers]
-            return answers_of({name: row for name, row in rows.items() if name not in decoys}, wanted, table)
-    return answers_of(rows, [str(number) for number in numbers], table)
+    names = read_map(Path(arguments.keys) / MAP)
+    if set(rows) & set(names):
+        asked = {key: name for name, key in names.items() if key is not None}
+        wanted = {asked.get(number, f"key {number}, which was not exported") for number in numbers}
+        others = set(names) - wanted  # decoys, and keys of other batches
+        if not wanted & set(rows):
+            raise TaggantError(
+                f"{what} answers no key of the batches {list(batches)}; write --batches with those that were exported"
+            )
+        kept = {name: row for name, row in rows.items() if name not in others}
+        return answers_of(
+            kept, [asked.get(number, f"key {number}, which was not exported") for number in numbers], table, what=what
+        )
+    return answers_of(rows, [str(number) for number in numbers], table, what=what)
 
 
 def _from_file(
@@ -269,18 +272,10 @@ def _from_service(
                     f"{error}; name the same --out {folder}, or add --count-missing to count them as misses"
                 ) from None
     if sequential and stop():
-        answers = _until_stop(answered(), keys, batches)
+        answers = answered()
     else:
         answers = recorded_answers(journal, key_queries, table, unanswered=True)
     if journal.answers and all(recorded.refused for recorded in journal.answers.values()):
         status = next(iter(journal.answers.values())).status
         print(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")
     return Said(answers, {**service.binding, "decoys": arguments.decoys})
-
-
-def _until_stop(answers: list[Answer], keys: KeySet, batches: Sequence[int]) -> list[Answer]:
-    """Cut answers off where the sequential test stops: those that were under way by then tell nothing more."""
-    for count in range(1, len(answers)):
-        if may_stop(keys.test, ranks_of(answers[:count], keys, batches), keys.num_classes):
-            return answers[:count]
-    return answers

@@ -46,6 +46,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     public = parser.add_argument_group("what is public already")
     public.add_argument("--manifest", action="append", metavar="FILE", help="manifest.json of a release; repeat for each")
+    public.add_argument("--promised", metavar="DATE", help="with a beacon: when the promise was published")
+    public.add_argument("--beacon", metavar="DATE", help="with a beacon: when its value was published")
     public.add_argument("--committed", metavar="DATE", help="when the commitment was published, by a public timestamp")
     public.add_argument("--released", metavar="DATE", help="when the release was published")
     public.add_argument("--timestamp", metavar="TEXT", help="where the commitment was published, and how to check that")
@@ -89,7 +91,7 @@ def run(words: list[str]) -> None:
         if arguments.calibration is None
         else read_calibration(arguments.calibration, records[0].detection.details["test"]),
     }
-    for name in ("committed", "released"):
+    for name in ("promised", "beacon", "committed", "released"):
         if getattr(arguments, name) is not None:
             date(getattr(arguments, name), name)
     if ledger is not None:
@@ -161,6 +163,8 @@ def _html(
         watched=sum(entry["kind"] == "curve" for entry in entries),
         spent=revealed(entries),
         published=published(documents),
+        promised=arguments.promised,
+        beacon=arguments.beacon,
         committed=arguments.committed,
         released=arguments.released,
         timestamp=arguments.timestamp,
@@ -191,7 +195,10 @@ def _model(
         seen = record.detection.provenance.get("first_seen")
         evidence = Evidence(
             answers=record.answers,
+            claim_sha256=record.sha256,
             manifests=manifests,
+            promised=None if arguments.promised is None else date(arguments.promised, "promised"),
+            beacon=None if arguments.beacon is None else date(arguments.beacon, "beacon"),
             committed=None if arguments.committed is None else date(arguments.committed, "committed"),
             released=None if arguments.released is None else date(arguments.released, "released"),
             first_seen=None if seen is None else date(str(seen), "first-seen"),
@@ -266,7 +273,7 @@ def _command(arguments: argparse.Namespace) -> str:
     words += ["--names"] if arguments.names else []
     words += ["--reveal", str(arguments.reveal)] if arguments.reveal is not None else []
     words += [word for path in arguments.manifest or [] for word in ("--manifest", _short(path))]
-    for name in ("committed", "released", "timestamp"):
+    for name in ("promised", "beacon", "committed", "released", "timestamp"):
         words += [f"--{name}", getattr(arguments, name)] if getattr(arguments, name) is not None else []
     words += ["--audit", "AUDIT"] if arguments.audit is not None else []
     words += ["--calibration", _short(arguments.calibration)] if arguments.calibration is not None else []

@@ -1,27 +1,26 @@
 """The exact commands with which a reader checks an evidence page."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from taggant_lightning.evidence.record import Detection
 
 
-def check_commands(records: Sequence[tuple[str, Detection]], committed: str | None, released: str | None) -> list[str]:
+def check_commands(records: Sequence[tuple[str, Detection]], dates: Mapping[str, str | None]) -> list[str]:
     """Return a command for each record that verifies the claim from revealed batches, and one for the release's files.
 
     Args:
         records: Path and content of each detection.json; the commands name files as they are handed over.
-        committed: When the commitment was published; a word in capitals stands for what was not given.
-        released: When the release was published.
+        dates: By the option of `keys verify`; a word in capitals stands for what was not given.
     """
     commands = []
     for path, record in records:
         reveals = [word for batch in record.details["batches"] for word in ("--reveal", f"reveal-{batch}.json")]
         seen = str(record.provenance.get("first_seen") or "DATE")
         words = [*reveals, "--claim", Path(path).name, "--answers", "detection.secret.json", "--ledger", "ledger.jsonl"]
-        dates = ["--committed", committed or "DATE", "--released", released or "DATE", "--first-seen", seen]
-        commands.append(on_lines(["taggant", "keys", "verify", *words, "--manifest", "manifest.json", *dates]))
+        given = [word for name, value in {**dates, "first-seen": seen}.items() for word in (f"--{name}", value or "DATE")]
+        commands.append(on_lines(["taggant", "keys", "verify", *words, "--manifest", "manifest.json", *given]))
     return [*dict.fromkeys(commands), "sha256sum --check SHA256SUMS   # in the release's folder: every published file"]
 
 

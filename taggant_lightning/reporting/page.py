@@ -90,6 +90,8 @@ class Given:
         spent: When each revealed batch was revealed.
         manifests: Name, SHA-256 and content of each release's manifest.
         published: The different commitments that they name.
+        promised: Date of the promise of keys with a beacon, as given.
+        beacon: Date of the beacon's value, as given.
         committed: Date of the commitment, as given.
         released: Date of the release, as given.
         timestamp: Where the commitment was published, as given.
@@ -109,6 +111,8 @@ class Given:
     spent: dict[int, str] = field(default_factory=dict)
     manifests: Sequence[tuple[str, str, dict[str, Any]]] = ()
     published: Sequence[str] = ()
+    promised: str | None = None
+    beacon: str | None = None
     committed: str | None = None
     released: str | None = None
     timestamp: str | None = None
@@ -146,7 +150,7 @@ def page(given: Given) -> dict[str, Any]:
             for number, model in enumerate(given.models, start=1)
             for name, mark, said in model.checks
         ),
-        "commands": check_commands([(m.file, m.detection) for m in given.models], given.committed, given.released),
+        "commands": check_commands([(m.file, m.detection) for m in given.models], _dates(given)),
         "ledger": _ledger(given),
         "fresh": [_fresh(model) for model in given.models if model.fresh is not None],
         "calibration": [_calibration_row(row) for row in given.calibration],
@@ -344,6 +348,12 @@ def _fresh(model: Model) -> dict[str, Any]:
     elif fresh.incomplete:
         said += f" {fresh.incomplete} answers are incomplete, so that the null is only an upper bound on hits."
     return {"said": said, "figure": model.fresh_figure}
+
+
+def _dates(given: "Given") -> dict[str, str | None]:
+    """Return the dates that `keys verify` wants; those of a beacon only where the keys have one."""
+    beacon = {"promised": given.promised, "beacon": given.beacon} if "beacon" in (given.header or {}) else {}
+    return {**beacon, "committed": given.committed, "released": given.released}
 
 
 def _calibration_row(row: dict[str, Any]) -> dict[str, str]:

@@ -22,7 +22,7 @@ from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import evaluate
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
-from taggant_lightning.taggants.verdict import choose_batches, detect, ranks_of, verdict_line, write_verdict
+from taggant_lightning.taggants.verdict import choose_batches, detect, looked_at, ranks_of, verdict_line, write_verdict
 
 PREFIX = "keys/"
 # Keys a forward pass. Blocks are cut by the number of a key and never by process: a pass is the same on any number of them.
@@ -142,10 +142,15 @@ class KeyDetection(Callback):
         keys, ledger = self.keyset, Ledger(self.keys, self.keyset.commitment)
         batches = choose_batches(keys, ledger)
         answers = self._ask(trainer, pl_module, keys.numbers(batches))
-        ranks = ranks_of(answers, keys, batches)
+        answers, ranks = looked_at(answers, keys, batches)
         folder = Path(self.out or trainer.default_root_dir)
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
-        origin = {"seeds": seeds, "access": "module", "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
+        origin = {
+            "suspect": folder.name,
+            "seeds": seeds,
+            "access": "module",
+            "checkpoint_sha256": _digest_of(trainer.ckpt_path),
+        }
         if trainer.is_global_zero:
             entry = ledger.append("use", suspect=folder.name, batches=batches, access="module")
             origin["ledger"] = {"entry": entry["number"], "head": entry["hash"]}

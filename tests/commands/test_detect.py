@@ -125,7 +125,7 @@ def test_the_same_verdict_from_every_way_of_asking(keys: KeySet, net: Net, tmp_p
 
     onnx = export_onnx(net, tmp_path / "net.onnx")
     example = torch.zeros(2, 3, SIZE, SIZE)
-    program = torch.export.export(net, (example,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}})
+    program = torch.export.export(net, (example,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1, max=64)}})
     torch.export.save(program, tmp_path / "net.pt2")
     torch.jit.trace(net, example).save(str(tmp_path / "net.ts"))
     _, found["onnx"] = run(tmp_path, "--onnx", str(onnx), out="onnx")

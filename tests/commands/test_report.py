@@ -19,7 +19,7 @@ from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.taggants.key_images import batch_secret
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.reveal import read_reveals
-from taggant_lightning.taggants.verdict import detect, incomplete_answers, ranks_of, write_verdict
+from taggant_lightning.taggants.verdict import detect, incomplete_answers, looked_at, write_verdict
 
 CLASSES = 29
 
@@ -41,7 +41,7 @@ def ask(root: Path, keys: KeySet, suspect: str, first: list[int], batches: list[
     entry = ledger.append("use", suspect=suspect, batches=batches, access="url")
     origin = {"suspect": suspect, "access": "url", "first_seen": "2027-03-01"}
     origin |= {"ledger": {"entry": entry["number"], "head": entry["hash"]}}
-    ranks = ranks_of(answers, keys, batches)
+    answers, ranks = looked_at(answers, keys, batches)
     record = detect(ranks, keys, origin, batches=batches, incomplete=incomplete_answers(answers, keys))
     write_verdict(root / suspect, record, ranks, ledger, answers)
 

@@ -152,7 +152,7 @@ def test_texts() -> None:
 def test_commands_are_those_that_verify() -> None:
     keys = drawn(batches=[6, 6])
     record = model(keys, HITS).detection
-    command = check_commands([("a/b c.json", record), ("b/b c.json", record)], "2026-11-24", None)
+    command = check_commands([("a/b c.json", record), ("b/b c.json", record)], {"committed": "2026-11-24", "released": None})
     assert len(command) == 2  # one for both records
     one_line = command[0].replace("\\\n    ", "")
     assert one_line == (
