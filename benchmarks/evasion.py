@@ -190,39 +190,42 @@ def run_world(seed: int, kinds: list[str], arguments: argparse.Namespace, report
 
 
 def tables(rows: list[dict[str, Any]]) -> list[str]:
-    """Return the tables: refusing at the lower rate, what refusing costs, and disturbing, means over the worlds."""
+    """Return the tables of refusing and of disturbing: hits of each world, means of shares, medians of log10 p."""
+    kinds = list(dict.fromkeys(row["keys"] for row in rows))
     names = [r["evasion"] for r in rows[0]["refusing"]][:: len(FALSE_REFUSALS)]
-    lines = []
+    lines: list[str] = []
     for false in FALSE_REFUSALS:
-        lines += ["", f"Refused at {100 * false:g} % false refusals: share of keys, hits left, log10 p", ""]
-        lines += [f"| keys | clean Bob | no evasion | {' | '.join(names)} |", "| --- " * (3 + len(names)) + "|"]
-        for row in rows:
-            own = [r for r in row["refusing"] if r["false_refusals"] == false]
-            cells = [
-                f"{100 * r['refused']:.0f} %, {r['refusing']['hits']}/{r['refusing']['keys']}, {r['refusing']['log10_p']:.1f}"
-                for r in own
-            ]
-            plain = row["disturbing"][0]
-            lines.append(
-                f"| {row['keys']} | {row['clean']['hits']} | {plain['hits']}, {plain['log10_p']:.1f} | {' | '.join(cells)} |"
-            )
+        lines += ["", f"| at {100 * false:g} % false refusals | clean | no evasion | {' | '.join(names)} |"]
+        lines.append("| --- " * (3 + len(names)) + "|")
+        for kind in kinds:
+            own = [row for row in rows if row["keys"] == kind]
+            cells = [", ".join(str(row["clean"]["hits"]) for row in own), _cell([row["disturbing"][0] for row in own])]
+            for name in names:
+                found = [r for row in own for r in row["refusing"] if (r["evasion"], r["false_refusals"]) == (name, false)]
+                cells.append(f"{100 * mean(r['refused'] for r in found):.0f} %: {_cell([r['refusing'] for r in found])}")
+            lines.append(f"| {kind} | {' | '.join(cells)} |")
         lost = [
             mean(
-                r["accuracy_lost"] for row in rows for r in row["refusing"] if (r["evasion"], r["false_refusals"]) == (n, false)
+                r["accuracy_lost"] for w in rows for r in w["refusing"] if (r["evasion"], r["false_refusals"]) == (name, false)
             )
-            for n in names
+            for name in names
         ]
-        lines.append(f"| accuracy lost, points | | | {' | '.join(f'{100 * x:.2f}' for x in lost)} |")
-    lines += [
-        "",
-        f"| evasion | accuracy lost, points | {' | '.join(row['keys'] for row in rows)} |",
-        "| --- " * (2 + len(rows)) + "|",
-    ]
+        lines.append(f"| accuracy lost, points | | | {' | '.join(f'{100 * x:.1f}' for x in lost)} |")
+    lines += ["", f"| evasion | accuracy lost, points | {' | '.join(kinds)} |", "| --- " * (2 + len(kinds)) + "|"]
     for place, first in enumerate(rows[0]["disturbing"]):
-        own = [row["disturbing"][place] for row in rows]
-        cells = [f"{o['hits']:.1f}, {o['log10_p']:.1f} ({o['top_1_log10_p']:.1f})" for o in own]
-        lines.append(f"| {first['evasion']} | {100 * mean(o['accuracy_lost'] for o in own):.2f} | {' | '.join(cells)} |")
+        lost = mean(row["disturbing"][place]["accuracy_lost"] for row in rows)
+        cells = []
+        for kind in kinds:
+            found = [row["disturbing"][place] for row in rows if row["keys"] == kind]
+            top_1 = median(o["top_1_log10_p"] for o in found)
+            cells.append(_cell(found).replace(")", f"; {top_1:.1f})"))
+        lines.append(f"| {first['evasion']} | {100 * lost:.1f} | {' | '.join(cells)} |")
     return lines
+
+
+def _cell(found: list[dict[str, Any]]) -> str:
+    hits = ", ".join(f"{o['hits']:.0f}" for o in found)
+    return f"{hits} ({median(o['log10_p'] for o in found):.1f})"
 
 
 def main() -> None:
