@@ -271,10 +271,8 @@ def _from_service(
                 raise Unavailable(
                     f"{error}; name the same --out {folder}, or add --count-missing to count them as misses"
                 ) from None
-    if sequential and stop():
-        answers = answered()
-    else:
-        answers = recorded_answers(journal, key_queries, table, unanswered=True)
+    early = sequential and stop()
+    answers = answered() if early else recorded_answers(journal, key_queries, table, unanswered=True)
     if journal.answers and all(recorded.refused for recorded in journal.answers.values()):
         status = next(iter(journal.answers.values())).status
         print(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")

@@ -426,3 +426,50 @@ def test_a_service_that_answers_html(keys: KeySet, tmp_path: Path, capsys: pytes
     assert (code, record) == (2, None)
     assert "answers with a web page instead of JSON" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_table_may_not_follow_the_answers(keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A clean model; its answers are read in the journal, and a table is made that fits them."""
+    with serve(lambda image: {"labels": [int(image[0, 0, 0]) % CLASSES, (int(image[0, 0, 0]) + 1) % CLASSES]}) as service:
+        assert run(tmp_path, "--url", service.url)[0] == 0
+        (tmp_path / "run" / "detection.json").unlink()
+        (tmp_path / "t.csv").write_text("theirs,ours\n" + "".join(f"{i},{(i + 1) % CLASSES}\n" for i in range(CLASSES)))
+        code, record = run(tmp_path, "--url", service.url, "--labels", str(tmp_path / "t.csv"))
+    assert (code, record) == (2, None)
+    assert "was begun with labels=None" in capsys.readouterr().err
+
+
+def test_a_run_cut_off_before_its_record_ends_the_same_use(keys: KeySet, net: Net, tmp_path: Path) -> None:
+    with serve(lambda image: {"scores": [float(s) for s in scores(net, image)]}) as service:
+        _, first = run(tmp_path, "--url", service.url)
+        (tmp_path / "run" / "detection.json").unlink()
+        code, again = run(tmp_path, "--url", service.url)
+    assert code == 0
+    assert again == first
+    found = uses(Ledger(tmp_path / "keys", keys.commitment).entries())
+    assert [(use.finished, use.log10_p) for use in found] == [(True, (first or {})["log10_p"])]
+
+
+def test_batches_are_exported_one_by_one(keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for batch in ("0", "1"):
+        words = ["keys", "export-queries", str(tmp_path / "keys"), "--out", str(tmp_path / f"q{batch}"), "--batches", batch]
+        assert main(words) == 0
+    for batch in ("0", "1"):
+        named = {
+            p.name: list(rank(scores(net, image)[None])[0].labels or ()) for p, image in read_queries(tmp_path / f"q{batch}")
+        }
+        answers = str(write_answers(tmp_path / f"{batch}.csv", named))
+        code, record = run(tmp_path, "--predictions", answers, "--batches", batch, out=f"run{batch}")
+        assert code == 0
+        assert (record or {})["details"]["batches"] == [int(batch)]
+    other = str(tmp_path / "1.csv")
+    capsys.readouterr()
+    assert run(tmp_path, "--predictions", other, "--batches", "0", out="run2")[0] == 2
+    assert "write --batches with those that were exported" in capsys.readouterr().err
+
+
+def test_no_path_of_the_owner_in_the_record(keys: KeySet, tmp_path: Path) -> None:
+    rows = {str(i): [1, 2] for i in range(12)}
+    code, record = run(tmp_path, "--predictions", str(write_answers(tmp_path / "a.csv", rows)))
+    assert code == 0
+    assert str(tmp_path) not in json.dumps(record)
