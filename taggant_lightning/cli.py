@@ -12,7 +12,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 # Command, module under `commands`, what it does.
 COMMANDS = {
     "demo": ("demo", "the whole story on handwritten digits, in about a minute on a CPU"),
-    "keys": ("keys", "draw, show and verify a KeySet: taggant keys new | show | verify | export-queries"),
+    "keys": ("keys", "draw, show, verify a KeySet: taggant keys new | promise | fulfil | show | verify | …"),
     "plan": ("plan", "what signing, training and detection will cost: hours, memory, bytes"),
     "fit": ("training", "train Alice's surrogate (with TaggantSigning) or Bob's model"),
     "validate": ("training", "validate a model"),

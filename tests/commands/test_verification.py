@@ -1,0 +1,130 @@
+"""A claim from promise to verdict by commands alone, as owner and third party run them, and what the third party refuses."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taggant_lightning.cli import main
+from taggant_lightning.taggants.keys import KeySet
+
+DATES = {
+    "promised": "2026-01-01",
+    "beacon": "2026-01-08",
+    "committed": "2026-01-09",
+    "released": "2026-02-01",
+    "first-seen": "2026-06-01",
+}
+
+
+@pytest.fixture
+def handed(tmp_path: Path) -> Path:
+    """Play the owner; return the folder that she hands over."""
+    drawing = ["--num-keys", "12", "--num-classes", "10", "--shape", "3,8,8", "--batch-size", "6"]
+    assert main(["keys", "promise", "--out", str(tmp_path / "p"), *drawing, "--beacon-source", "round 1 of the beacon"]) == 0
+    assert main(["keys", "fulfil", str(tmp_path / "p"), "--beacon", "abc123", "--out", str(tmp_path / "keys")]) == 0
+    keys = KeySet.load(tmp_path / "keys")
+    with (tmp_path / "answers.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["query", "labels"])
+        writer.writerows([i, (int(label) + (i > 9)) % 10] for i, label in enumerate(keys.labels))
+    detect = ["detect", "--keys", str(tmp_path / "keys"), "--predictions", str(tmp_path / "answers.csv")]
+    assert main([*detect, "--suspect", "bob", "--out", str(tmp_path / "run")]) == 0
+    folder = tmp_path / "handed"
+    folder.mkdir()
+    for batch in ("0", "1"):
+        words = ["report", str(tmp_path / "run"), "--keys", str(tmp_path / "keys"), "--reveal", batch]
+        assert main([*words, "--out", str(tmp_path / f"page{batch}")]) == 0
+        (tmp_path / f"page{batch}" / f"reveal-{batch}.json").rename(folder / f"reveal-{batch}.json")
+    (folder / "claim.json").write_bytes((tmp_path / "run" / "detection.json").read_bytes())
+    (folder / "answers.json").write_bytes((tmp_path / "run" / "secret" / "detection.secret.json").read_bytes())
+    (folder / "ledger.jsonl").write_bytes((tmp_path / "keys" / "ledger.jsonl").read_bytes())
+    (folder / "manifest.json").write_text(json.dumps({"commitment": keys.commitment}))
+    return folder
+
+
+def verify(folder: Path, *more: str, reveals: tuple[int, ...] = (0, 1), **dates: str | None) -> int:
+    words = ["keys", "verify", *(w for batch in reveals for w in ("--reveal", str(folder / f"reveal-{batch}.json")))]
+    words += ["--claim", str(folder / "claim.json"), "--answers", str(folder / "answers.json")]
+    words += ["--ledger", str(folder / "ledger.jsonl"), "--manifest", str(folder / "manifest.json")]
+    named = {**DATES, **{name.replace("_", "-"): value for name, value in dates.items()}}
+    return main([*words, *(w for name, value in named.items() if value for w in (f"--{name}", value)), *more])
+
+
+def test_an_honest_claim(handed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert verify(handed) == 0
+    out = capsys.readouterr().out
+    assert "verified: 12 keys follow from the revealed secrets and lead to the commitment" in out
+    assert "the claim verifies: corrected log10 p = -8.26" in out
+    assert "FAILS" not in out
+    assert "unknown" not in out
+    head = json.loads((handed / "ledger.jsonl").read_text().splitlines()[1])["hash"]
+    assert verify(handed, "--head", head) == 0
+
+
+@pytest.mark.parametrize(
+    ("dates", "message"),
+    [
+        ({"committed": "2026-02-02"}, "commitment before release"),
+        ({"committed": None}, "no date of the commitment is given"),
+        ({"promised": "2026-01-09"}, "choice of the secret .*too late"),
+        ({"promised": "2026-01-08"}, "the same day; give times"),
+        ({"first_seen": "2026-01-31"}, "release before model"),
+        ({"first_seen": None}, "no date of the model is given"),
+        ({"released": "soon"}, "released='soon' is no date"),
+    ],
+)
+def test_dates(handed: Path, dates: dict[str, str | None], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    capsys.readouterr()
+    assert verify(handed, **dates) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def change(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("claim.json", {"log10_p": "x"}, "is damaged: an entry has another type"),
+        ("claim.json", {"provenance": None}, "is damaged: an entry has another type"),
+        ("claim.json", {"details": {"batches": [0.0]}}, "is damaged: its details"),
+        ("claim.json", {"p_value": 1e-99}, "record \\("),
+        ("answers.json", {"answers": [5]}, "holds no rankings"),
+        ("answers.json", {"answers": [[1.5]]}, "holds no rankings"),
+        ("answers.json", {"answers": [[10**30]]}, "holds labels that no model has"),
+        ("answers.json", {"answers": None}, "holds no rankings"),
+        ("manifest.json", {"commitment": None}, "does not name the commitment"),
+        ("reveal-0.json", {"batch": -1}, "batch=-1 is none of this KeySet"),
+        ("reveal-0.json", {"keys": []}, "and not the whole batch 0"),
+        ("reveal-0.json", {"header": 5}, "none of a KeySet"),
+    ],
+)
+def test_what_was_changed(
+    handed: Path, name: str, values: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    change(handed / name, **values)
+    capsys.readouterr()
+    assert verify(handed) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_what_is_missing(handed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for code, message in (
+        (verify(handed, reveals=(0,)), "the keys of the claim's batches are not revealed"),
+        (verify(handed, "--head", "ab" * 32), "does not hold the published head"),
+        (verify(handed, "--level", "0"), "level=0.0 must lie in"),
+        (verify(handed, "--level", "1e-9"), "significance"),
+    ):
+        assert code == 2
+        assert message
+    error = capsys.readouterr().err
+    for message in ("are not revealed", "does not hold the published head", "level=0.0 must lie in", "significance ("):
+        assert message in error
