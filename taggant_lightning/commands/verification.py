@@ -10,6 +10,7 @@ from taggant_lightning.evidence.ledger import FILE, read_entries
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
 from taggant_lightning.taggants.claims import Evidence, Verification, date, verify_claim
+from taggant_lightning.taggants.header import check_header
 from taggant_lightning.taggants.keys import KeySet, redraw
 from taggant_lightning.taggants.reveal import Revealed, read_reveals
 
@@ -117,9 +118,10 @@ def _from_secret(arguments: argparse.Namespace) -> KeySet:
         raise TaggantError(f"header={path} does not exist; write --header FILE with the published header of the KeySet")
     header = read_json(path, what="header")
     header = header.get("header", header)
-    if header.get("derivation", {}).get("source") != "noise":
-        raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")
     try:
-        return redraw(header, read_secret(Path(arguments.secret_file)))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise TaggantError(f"header={arguments.header} lacks or garbles {error}; take the `header` of keyset.json") from None
+        check_header(header)
+    except TaggantError as error:
+        raise TaggantError(f"header={path}: {error}; take the `header` of keyset.json") from None
+    if header["derivation"]["source"] != "noise":
+        raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")
+    return redraw(header, read_secret(Path(arguments.secret_file)))

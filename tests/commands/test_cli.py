@@ -66,9 +66,12 @@ def test_keys_new_show_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "write --header FILE" in capsys.readouterr().err
     (tmp_path / "header.json").write_text(json.dumps({"derivation": {"source": "noise"}}))
     assert main([*revealed, "--commitment", keys.commitment]) == 2
-    assert "lacks or garbles" in capsys.readouterr().err
-    (tmp_path / "header.json").write_text(json.dumps({"derivation": {"source": "images"}}))
+    assert "is none of a KeySet: it needs" in (error := capsys.readouterr().err)
+    assert f"header={tmp_path / 'header.json'}" in error
+    real = {"source": "images", "count": 9, "sha256": "ab" * 32}
+    (tmp_path / "header.json").write_text(json.dumps({**keys.header, "derivation": real}))
     assert main([*revealed, "--commitment", keys.commitment]) == 2
+    assert "keys chosen from real images cannot be recomputed" in capsys.readouterr().err
 
 
 def test_keys_from_a_secret_file_and_from_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
