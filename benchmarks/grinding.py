@@ -28,8 +28,8 @@ from service import serve
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet
 from taggant_lightning.access.answer import Query
-from taggant_lightning.access.journal import Journal
-from taggant_lightning.access.service import Service
+from taggant_lightning.access.services.journal import Journal
+from taggant_lightning.access.services.service import Service
 from taggant_lightning.cli import main as taggant
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit

@@ -64,6 +64,18 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that comes twice: two readers could take different values."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _no_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON")
+
+
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
     """Read a JSON object.
 
@@ -75,10 +87,12 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
         TaggantError: If the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(), object_pairs_hook=_once, parse_constant=_no_constant)
     except FileNotFoundError:
         raise TaggantError(f"{what}: {path} does not exist; check the folder's name") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise TaggantError(f"{what}: {path} cannot be read ({error.strerror}); name a file") from None
+    except (ValueError, RecursionError) as error:
         raise TaggantError(f"{what}: {path} is damaged ({error}); restore it from a copy") from None
     if not isinstance(value, dict):
         raise TaggantError(f"{what}: {path} holds no JSON object; restore it from a copy")

@@ -47,3 +47,20 @@ def test_canonical_json_is_one_byte_string() -> None:
     assert canonical_json({"b": 1, "a": "é"}) == b'{"a":"\\u00e9","b":1}'
     with pytest.raises(ValueError, match="Out of range"):
         canonical_json(float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1, "a": 2}', "a name comes twice"),
+        ('{"a": NaN}', "NaN is no JSON"),
+        ("[" * 100_000, "is damaged"),
+        ('{"a": ' + "9" * 5000 + "}", "is damaged"),
+    ],
+)
+def test_json_that_readers_would_take_differently(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(TaggantError, match=message):
+        read_json(tmp_path / "x.json", what="claim")
+    with pytest.raises(TaggantError, match="cannot be read"):
+        read_json(tmp_path, what="claim")

@@ -1,9 +1,7 @@
 """`taggant detect`: ask a model that is not ours, and reach the verdict by the one test that the keys fix."""
 
 import argparse
-import csv
 import itertools
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.commands.given import parse_batches, source_of
+from taggant_lightning.commands.given import MAP, parse_batches, read_map, source_of
 from taggant_lightning.commands.run_directory import default_directory
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
-from taggant_lightning.files import read_json, sha256_file, write_secret_json
+from taggant_lightning.files import sha256_file
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import choose_batches, detect, incomplete_answers, ranks_of, verdict_line, write_verdict
+from taggant_lightning.taggants.verdict import Use, choose_batches, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
-    from taggant_lightning.access.service import Service
+    from taggant_lightning.access.services.service import Service
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--source", metavar="DIR", help="for real-image keys: the folder they were chosen from")
     service.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for an answer (%(default)g)")
     service.add_argument("--attempts", type=int, default=6, metavar="N", help="attempts for each query (%(default)s)")
+    service.add_argument(
+        "--backoff", type=float, default=0.5, metavar="S", help="seconds before a second attempt (%(default)g)"
+    )
     service.add_argument("--concurrency", type=int, default=4, metavar="N", help="queries at a time (%(default)s)")
     service.add_argument("--rate", type=float, metavar="R", help="most requests a second (no limit)")
     service.add_argument(
@@ -100,14 +101,14 @@ def run(words: list[str]) -> None:
     print(f"taggant: run={folder}", flush=True)
     service = _service(arguments) if way == "url" else None
     # An address may hold a secret; the service shows what it may of it.
-    suspect = arguments.suspect or (service.binding["url"] if service else str(getattr(arguments, way)))
+    suspect = arguments.suspect or (service.binding["url"] if service else Path(getattr(arguments, way)).name)
     about = {
         "suspect": suspect,
         "access": way,
         "first_seen": first_seen(arguments.first_seen),
         "labels": _digest(arguments.labels),
     }
-    use = Use(ledger, suspect, batches, way)
+    use = Use(ledger, suspect, batches, way, labels=_digest(arguments.labels))
     if way == "predictions":
         said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
     elif service is not None:
@@ -118,56 +119,6 @@ def run(words: list[str]) -> None:
     for line in told(detection):
         print(line)
     print(verdict_line(detection, folder), flush=True)
-
-
-class Use:
-    """This use of the keys in the ledger, entered with the first answer: none is seen without an entry."""
-
-    def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str) -> None:
-        self.ledger, self._facts = ledger, {"suspect": suspect, "batches": list(batches), "access": access}
-        self.entry: dict[str, Any] | None = None
-        self._run: str | None = None
-
-    def begin(self, folder: Path) -> dict[str, Any]:
-        """Enter the use, once; the run directory remembers the entry for a run that goes on."""
-        if self.entry is None:
-            if self._run is None:
-                self._run = secrets.token_hex(8)
-                write_secret_json(folder / "secret" / "use.json", {"run": self._run})
-            self.entry = self.ledger.append("use", run=self._run, **self._facts)
-        return self.entry
-
-    def take_up(self, folder: Path) -> None:
-        """Go on with the entry of a run that was cut off."""
-        remembered = folder / "secret" / "use.json"
-        if remembered.exists():
-            self._run = str(read_json(remembered, what="use")["run"])
-            self.entry = next((e for e in self.ledger.entries() if e.get("run") == self._run), None)
-
-
-def conclude(
-    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: Use, about: dict[str, Any], folder: Path
-) -> Detection:
-    """Test, and write record and ledger.
-
-    Args:
-        answers: As `Said` has them.
-        keys: The keys.
-        batches: Numbers of the batches that were asked.
-        use: The ledger's entry.
-        about: What is known of the model, for the record's provenance.
-        folder: Run directory.
-
-    Returns:
-        The record.
-    """
-    ranks = ranks_of(answers, keys, batches)
-    lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
-    entry = use.begin(folder)
-    origin = {**about, "ledger": {"entry": entry["number"], "head": entry["hash"]}}
-    detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
-    write_verdict(folder, detection, ranks, use.ledger, answers)
-    return detection
 
 
 def told(detection: Detection) -> list[str]:
@@ -204,18 +155,22 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
     """Read answers whose queries bear the names of `taggant keys export-queries`, or the keys' numbers."""
     from taggant_lightning.access.predictions import answers_of, read_predictions
 
-    rows = read_predictions(Path(arguments.predictions))
+    rows, what = read_predictions(Path(arguments.predictions)), f"predictions={arguments.predictions}"
     numbers = keys.numbers(batches)
-    map_file = Path(arguments.keys) / "queries.csv"
-    if map_file.exists():
-        with map_file.open(newline="") as file:
-            names = {row["query"]: row["key"] for row in csv.DictReader(file)}
-        if set(rows) & set(names):
-            asked = {int(key): name for name, key in names.items() if key}
-            decoys = {name for name, key in names.items() if not key}
-            wanted = [asked.get(number, f"key {number}, which was not exported") for number in numbers]
-            return answers_of({name: row for name, row in rows.items() if name not in decoys}, wanted, table)
-    return answers_of(rows, [str(number) for number in numbers], table)
+    names = read_map(Path(arguments.keys) / MAP)
+    if set(rows) & set(names):
+        asked = {key: name for name, key in names.items() if key is not None}
+        wanted = {asked.get(number, f"key {number}, which was not exported") for number in numbers}
+        others = set(names) - wanted  # decoys, and keys of other batches
+        if not wanted & set(rows):
+            raise TaggantError(
+                f"{what} answers no key of the batches {list(batches)}; write --batches with those that were exported"
+            )
+        kept = {name: row for name, row in rows.items() if name not in others}
+        return answers_of(
+            kept, [asked.get(number, f"key {number}, which was not exported") for number in numbers], table, what=what
+        )
+    return answers_of(rows, [str(number) for number in numbers], table, what=what)
 
 
 def _from_file(
@@ -234,9 +189,9 @@ def _from_file(
         images = fit(images, arguments.image_size)
     shape = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}
     if way == "onnx":
-        from taggant_lightning.access.onnx import ask_onnx as ask
+        from taggant_lightning.access.files.onnx import ask_onnx as ask
     else:
-        from taggant_lightning.access.exported import ask_exported as ask
+        from taggant_lightning.access.files.exported import ask_exported as ask
     answers, count = ask(path, images.numpy(), **shape)
     return table.apply(answers, count)
 
@@ -258,7 +213,7 @@ def numbers_of(text: str | None, name: str) -> list[float] | None:
 
 
 def _service(arguments: argparse.Namespace) -> "Service":
-    from taggant_lightning.access.service import Service
+    from taggant_lightning.access.services.service import Service
 
     return Service(
         arguments.url,
@@ -267,6 +222,7 @@ def _service(arguments: argparse.Namespace) -> "Service":
         attempts=arguments.attempts,
         concurrency=arguments.concurrency,
         rate=arguments.rate,
+        backoff=arguments.backoff,
     )
 
 
@@ -282,8 +238,8 @@ def _from_service(
     """Ask a service, or go on asking it where a run of the same folder was cut off."""
     from tqdm.auto import tqdm
 
-    from taggant_lightning.access.journal import Journal
-    from taggant_lightning.access.recorded import recorded_answers
+    from taggant_lightning.access.services.journal import Journal
+    from taggant_lightning.access.services.recorded import recorded_answers
 
     plan = plan_queries(keys, batches, arguments.decoys, source_of(keys, arguments.source))
     about = {"commitment": keys.commitment, "batches": list(batches), "decoys": arguments.decoys}
@@ -315,19 +271,9 @@ def _from_service(
                 raise Unavailable(
                     f"{error}; name the same --out {folder}, or add --count-missing to count them as misses"
                 ) from None
-    if sequential and stop():
-        answers = _until_stop(answered(), keys, batches)
-    else:
-        answers = recorded_answers(journal, key_queries, table, unanswered=True)
+    early = sequential and stop()
+    answers = answered() if early else recorded_answers(journal, key_queries, table, unanswered=True)
     if journal.answers and all(recorded.refused for recorded in journal.answers.values()):
         status = next(iter(journal.answers.values())).status
         print(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")
     return Said(answers, {**service.binding, "decoys": arguments.decoys})
-
-
-def _until_stop(answers: list[Answer], keys: KeySet, batches: Sequence[int]) -> list[Answer]:
-    """Cut answers off where the sequential test stops: those that were under way by then tell nothing more."""
-    for count in range(1, len(answers)):
-        if may_stop(keys.test, ranks_of(answers[:count], keys, batches), keys.num_classes):
-            return answers[:count]
-    return answers

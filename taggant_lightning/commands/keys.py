@@ -5,7 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from taggant_lightning.commands.given import parse_batches, parse_shape, read_images, read_secret, source_of
+from taggant_lightning.commands.given import MAP, parse_batches, parse_shape, read_images, read_secret, source_of, write_map
 from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
@@ -59,8 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     claim.add_argument("--beacon", metavar="DATE", help="with a beacon: when its value was published")
     claim.add_argument("--committed", metavar="DATE", help="when the commitment was published, by a public timestamp")
     claim.add_argument("--released", metavar="DATE", help="when the release was published")
-    claim.add_argument("--first-seen", metavar="DATE", help="when the model was first seen (what the claim says)")
+    claim.add_argument("--first-seen", metavar="DATE", help="when the model was first seen, by what you know yourself")
     claim.add_argument("--ledger", metavar="FILE", help="the KeySet's ledger (that in DIR)")
+    claim.add_argument(
+        "--head", action="append", metavar="HEX", help="a head of the ledger that was published; repeat for each"
+    )
     claim.add_argument("--level", type=float, default=1e-3, metavar="P", help="largest corrected p that holds (%(default)g)")
     export = actions.add_parser(
         "export-queries",
@@ -161,9 +164,16 @@ def _fulfil(arguments: argparse.Namespace) -> None:
         keys = redraw(header, read_secret(folder / "secret.hex"), beacon=arguments.beacon, source_images=source)
     except (KeyError, TypeError, IndexError) as error:
         raise TaggantError(f"promised={folder} is damaged ({error!r}); restore it from a copy") from None
+    value = keys.header["beacon"]["value"]
+    if stored.get("value", value) != value:
+        raise TaggantError(
+            f"beacon={arguments.beacon!r}: the promise was fulfilled with {stored['value']!r}, and a promise has one value"
+        )
     if promise_of(keys.header) != made:
         raise TaggantError(f"promised={folder}: these keys are not those of the promise {made}; restore the folder from a copy")
-    _tell(keys, keys.save(arguments.out))
+    saved = keys.save(arguments.out)
+    write_secret_json(folder / PROMISED, {**stored, "value": value})
+    _tell(keys, saved)
 
 
 def _tell(keys: KeySet, folder: Path) -> None:
@@ -198,9 +208,8 @@ def _export(arguments: argparse.Namespace) -> None:
     secret_directory(folder)
     pairs = sorted((query.name, key) for query, key in zip(plan.queries, plan.keys, strict=True))
     images = {query.name: query.image for query in plan.queries}
+    write_map(Path(arguments.directory) / MAP, pairs)  # first: images without it would be of no use
     for name, _ in pairs:
         write_secret(folder / f"{name}.png", png(images[name]))
-    rows = "".join(f"{name},{'' if key is None else key}\n" for name, key in pairs)
-    write_secret(Path(arguments.directory) / "queries.csv", f"query,key\n{rows}".encode())
     print(f"{len(pairs)} images in {folder}, {len(pairs) - len(keys.numbers(chosen))} of them decoys (batches {chosen})")
-    print(f"which is which: {Path(arguments.directory) / 'queries.csv'} (secret)")
+    print(f"which is which: {Path(arguments.directory) / MAP} (secret)")

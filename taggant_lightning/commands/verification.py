@@ -1,7 +1,6 @@
 """`taggant keys verify`: what a third party does with a revealed secret, revealed batches, or a claim."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ from taggant_lightning.commands.given import read_secret, source_of
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import FILE, read_entries
 from taggant_lightning.evidence.record import Detection
-from taggant_lightning.files import read_json
+from taggant_lightning.files import read_json, sha256_file
 from taggant_lightning.taggants.claims import Evidence, Verification, date, verify_claim
 from taggant_lightning.taggants.keys import KeySet, redraw
 from taggant_lightning.taggants.reveal import Revealed, read_reveals
@@ -28,12 +27,14 @@ def verify(arguments: argparse.Namespace) -> None:
         revealed = read_reveals(arguments.reveal)
         if arguments.commitment and arguments.commitment.lower() != revealed.commitment:
             raise TaggantError(f"the revealed keys have the commitment {revealed.commitment} and not {arguments.commitment}")
-        print(f"verified: {len(revealed.labels)} keys follow from the revealed secrets and lead to the commitment")
+        noise = revealed.header["derivation"]["source"] == "noise"
+        what = f"{len(revealed.labels)} keys follow" if noise else f"the labels of {len(revealed.labels)} keys follow"
+        print(f"verified: {what} from the revealed secrets and lead to the commitment")
     else:
         revealed = Revealed.of(_whole(arguments))
     print(f"commitment {revealed.commitment}")
     if arguments.claim is not None:
-        _claim(arguments, revealed)
+        _claim(arguments, revealed, source_checked=arguments.source is not None and not arguments.reveal)
 
 
 def _whole(arguments: argparse.Namespace) -> KeySet:
@@ -50,7 +51,7 @@ def _whole(arguments: argparse.Namespace) -> KeySet:
     return keys
 
 
-def _claim(arguments: argparse.Namespace, revealed: Revealed) -> None:
+def _claim(arguments: argparse.Namespace, revealed: Revealed, source_checked: bool) -> None:
     claim = Detection.load(Path(arguments.claim))
     ledger = arguments.ledger
     if ledger is None and arguments.directory is not None and (Path(arguments.directory) / FILE).exists():
@@ -59,16 +60,17 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed) -> None:
         raise TaggantError(f"ledger={ledger} is no file; name the ledger.jsonl of the KeySet's folder")
     if not 0 < arguments.level <= 1:
         raise TaggantError(f"level={arguments.level} must lie in (0, 1]; 0.001 is usual")
-    seen = arguments.first_seen or claim.provenance.get("first_seen")
     evidence = Evidence(
+        claim_sha256=sha256_file(Path(arguments.claim)),
+        source_checked=source_checked,
         answers=None if arguments.answers is None else _answers(Path(arguments.answers)),
         manifests=[read_json(Path(path), what="manifest") for path in arguments.manifest or ()],
         promised=None if arguments.promised is None else date(arguments.promised, "promised"),
         beacon=None if arguments.beacon is None else date(arguments.beacon, "beacon"),
         committed=None if arguments.committed is None else date(arguments.committed, "committed"),
         released=None if arguments.released is None else date(arguments.released, "released"),
-        first_seen=None if seen is None else date(seen, "first-seen"),
-        ledger=None if ledger is None else read_entries(Path(ledger), revealed.commitment),
+        first_seen=None if arguments.first_seen is None else date(arguments.first_seen, "first-seen"),
+        ledger=None if ledger is None else _entries(Path(ledger), revealed.commitment, arguments.head or []),
         level=arguments.level,
     )
     found = verify_claim(claim, revealed, evidence)
@@ -82,15 +84,29 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed) -> None:
 
 def lines(found: Verification) -> list[str]:
     """Return what was looked at, a line each."""
-    marks = {True: "holds", False: "FAILS", None: "unknown"}
-    return [f"{marks[f.holds]:<8} {f.name}: {f.sentence}" for f in found.findings]
+    return [f"{f.mark.replace('fails', 'FAILS'):<8} {f.name}: {f.sentence}" for f in found.findings]
+
+
+def _entries(path: Path, commitment: str, heads: list[str]) -> list[dict[str, Any]]:
+    """Read a ledger, in which every head that was published must occur."""
+    entries = read_entries(path, commitment)
+    known = {entry["hash"] for entry in entries}
+    for head in heads:
+        if head.lower() not in known:
+            raise TaggantError(
+                f"ledger={path} does not hold the published head {head}: its end was cut off, or it was written anew"
+            )
+    return entries
 
 
 def _answers(path: Path) -> list[list[int | None] | None]:
     stored: Any = read_json(path, what="answers").get("answers")
-    if not isinstance(stored, list):
+    lists = isinstance(stored, list) and all(answer is None or isinstance(answer, list) for answer in stored)
+    if not lists or any(type(label) is not int and label is not None for answer in stored for label in answer or ()):
         raise TaggantError(f"answers={path} holds no rankings; name the detection.secret.json that `taggant detect` wrote")
-    return json.loads(json.dumps(stored))  # type: ignore[no-any-return]  # rankings as JSON has them
+    if any(label is not None and not 0 <= label < 2**31 for answer in stored for label in answer or ()):
+        raise TaggantError(f"answers={path} holds labels that no model has; name the file that `taggant detect` wrote")
+    return stored  # type: ignore[no-any-return]  # rankings as JSON has them
 
 
 def _from_secret(arguments: argparse.Namespace) -> KeySet:
@@ -105,5 +121,5 @@ def _from_secret(arguments: argparse.Namespace) -> KeySet:
         raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")
     try:
         return redraw(header, read_secret(Path(arguments.secret_file)))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise TaggantError(f"header={arguments.header} lacks or garbles {error}; take the `header` of keyset.json") from None

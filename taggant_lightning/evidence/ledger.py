@@ -6,6 +6,7 @@ A tail that is cut off shows only against a hash that is known elsewhere; every 
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,8 +117,8 @@ def read_entries(path: Path, commitment: str) -> list[dict[str, Any]]:
             entry = json.loads(line)
             body = {name: value for name, value in entry.items() if name != "hash"}
             whole = entry["hash"] == sha256_hex(canonical_json(body)) and entry["previous"] == previous
-            whole = whole and entry["number"] == number and entry["kind"] in KINDS
-        except (ValueError, KeyError, TypeError, AttributeError):
+            whole = whole and entry["number"] == number and _well_formed(entry)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             whole = False
         if not whole:
             raise TaggantError(
@@ -129,9 +130,27 @@ def read_entries(path: Path, commitment: str) -> list[dict[str, Any]]:
     return entries
 
 
+def _well_formed(entry: dict[str, Any]) -> bool:
+    """Return whether an entry has what its kind needs; a KeyError or TypeError says no as well."""
+    kind = entry["kind"]
+    datetime.fromisoformat(entry["time"])
+    if kind == "use":
+        return isinstance(entry["suspect"], str) and all(type(batch) is int for batch in entry["batches"])
+    if kind == "result":
+        log10_p = entry["log10_p"]
+        number = isinstance(log10_p, float | int) and not isinstance(log10_p, bool) and math.isfinite(log10_p) and log10_p <= 0
+        return type(entry["use"]) is int and number and isinstance(entry["detection"], str)
+    if kind == "reveal":
+        return type(entry["batch"]) is int
+    return kind in KINDS
+
+
 def uses(entries: Sequence[dict[str, Any]]) -> list[Use]:
     """Return every use of the keys against a suspect, in order."""
-    results = {entry["use"]: float(entry["log10_p"]) for entry in entries if entry["kind"] == "result"}
+    results: dict[int, float] = {}
+    for entry in entries:
+        if entry["kind"] == "result":  # of several the weakest counts, so that nothing is gained by concluding again
+            results[entry["use"]] = max(results.get(entry["use"], -math.inf), float(entry["log10_p"]))
     return [
         Use(e["number"], e["time"], e["suspect"], tuple(e["batches"]), results.get(e["number"], 0.0), e["number"] in results)
         for e in entries

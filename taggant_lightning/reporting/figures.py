@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-def _figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
+    """Return a figure that is drawn without a display, and its axes, (rows, columns); the size is in inches."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -42,7 +43,7 @@ def signed_panel(
         bound: Largest step, n of n/255.
         gain: Factor of the difference.
     """
-    figure, axes = _figure(3, len(originals), (1.1 * len(originals) + 1.2, 3.9))
+    figure, axes = new_figure(3, len(originals), (1.1 * len(originals) + 1.2, 3.9))
     names = ("original", f"signed\n(≤ {bound}/255)", f"difference\n× {gain}")
     for column, (before, after) in enumerate(zip(originals, signed, strict=True)):
         difference = np.clip(127.5 + gain * (after.astype(np.float32) - before), 0, 255).astype(np.uint8)
@@ -68,7 +69,7 @@ def hit_curves(
         rate: Chance of one hit under the null.
         detected_from: Fewest hits with a p-value of 1e-5 or less.
     """
-    figure, axes = _figure(1, 1, (6.4, 3.6))
+    figure, axes = new_figure(1, 1, (6.4, 3.6))
     axis = axes[0][0]
     colours = ("#c0392b", "#2c6fbb", "#555555")
     for (name, points), colour in zip(curves.items(), colours, strict=False):

@@ -23,8 +23,8 @@ def finding(name: str, detection: Detection) -> str:
     test = d.get("test", {}).get("name", "binomial_top_k")
     p = f"p ≤ {upper_bound(detection.log10_p)}."
     if test == "rank_score":
-        expected = f"{d['score_expected']:.0f} expected by chance, {d['score_highest']} at most"
-        return f"{name} ranked the labels of {d['num_keys']} keys with a total score of {d['score']} ({expected}): {p}"
+        expected = f"{d['score_expected']:,.0f} expected by chance, {d['score_highest']:,} at most"
+        return f"{name} ranked the labels of {d['num_keys']} keys with a total score of {d['score']:,} ({expected}): {p}"
     expected = f"{d['num_keys'] * d['rate']:g} expected by chance"
     answer = f"{name} answered {d['hits']} of {d['num_keys']} keys with the key's label in its top {d['top_k']}"
     if test == "sequential_top_k":
@@ -36,12 +36,16 @@ def shortcomings(detection: Detection) -> list[str]:
     """Return a sentence for each thing that makes the p-value conservative, or unfit for a claim."""
     d, lines = detection.details, []
     if d.get("refused"):
-        lines.append(f"{d['refused']} keys were refused or never answered; they count against the claimant.")
+        lines.append(
+            f"{d['refused']} keys got no usable answer (a refusal, NaN, or none at all); they count against the claimant."
+        )
     if d.get("incomplete", 0) > d.get("refused", 0):
         lines.append(
             f"{d['incomplete'] - d.get('refused', 0)} answers name fewer of the owner's classes than the test looks at; what "
             "they leave out counts against the claimant."
         )
+    if d.get("test", {}).get("name") == "sequential_top_k":
+        lines.append("A number that holds whenever the test stops bounds the probability from above.")
     if detection.validity == "conservative":
         lines.append("So the p-value is conservative: the true one is no larger.")
     if d.get("keys_in_batches", d["num_keys"]) > d["num_keys"]:
@@ -49,6 +53,25 @@ def shortcomings(detection: Detection) -> list[str]:
     if d.get("demo_only"):
         lines.append("The keys come from a secret that anybody can guess: good for a story, refused for a claim.")
     return lines
+
+
+def strength(log10_p: float) -> str:
+    """Return how much a p-value says, in plain words that somebody can repeat who knows no statistics.
+
+    Args:
+        log10_p: Of the corrected p-value, at most 0.
+    """
+    if log10_p <= -3:
+        word = "Very strong" if log10_p <= -6 else "Strong"
+        often = f"{10 ** int(-log10_p + 1e-9):,}" if log10_p > -10 else f"10^{int(-log10_p + 1e-9)}"
+        return f"{word} evidence: of models that owe nothing to the keys, at most one in {often} does as well."
+    per_mille = min(1000, math.ceil(1000 * 10**log10_p - 1e-9))
+    often = f"of models that owe nothing to the keys, up to {per_mille} in 1,000 do as well."
+    if per_mille == 1000:
+        return "No evidence: chance explains this."
+    if log10_p <= math.log10(0.05):
+        return f"Weak evidence, too weak for a claim (which needs p ≤ 0.001): {often}"
+    return f"No evidence: chance explains this; {often}"
 
 
 def meaning() -> str:

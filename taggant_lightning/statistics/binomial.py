@@ -83,6 +83,11 @@ def binomial_log10_p(hits: int, trials: int, rate: float) -> float:
     return min(0.0, log_tail / math.log(10))
 
 
+def binomial_log10_pmf(hits: int, trials: int, rate: float) -> float:
+    """Return log10 P[Bin(trials, rate) = hits] for hits in 0..trials and a rate in (0, 1); it never underflows."""
+    return _log_pmf(hits, trials, rate) / math.log(10)
+
+
 def _log_sum_of_ratios(start: int, trials: int, odds: float) -> float:
     """Return ln Σ_{j >= start} P[j]/P[start]; the ratios fall, so the sum ends once a term no longer counts."""
     total = term = 1.0

@@ -26,6 +26,12 @@ def seed_digest(seed: bytes, batch: int) -> str:
     return hashlib.sha256(absorb(SEED, batch.to_bytes(8, "big"), seed)).hexdigest()
 
 
+def normal(value: str) -> str:
+    """Return the one spelling of a public value: no spaces, lower case; empty where it has other than letters and digits."""
+    joined = "".join(value.split()).lower()
+    return joined if joined.isascii() and joined.isalnum() else ""
+
+
 def describe_beacon(value: str, source: str, secret: bytes, num_batches: int) -> dict[str, Any]:
     """Return the header's `beacon`.
 
@@ -38,12 +44,15 @@ def describe_beacon(value: str, source: str, secret: bytes, num_batches: int) ->
     Raises:
         TaggantError: If the value has other characters, or value or source is empty.
     """
-    normal = "".join(value.split()).lower()
-    if not (normal.isascii() and normal.isalnum()):
+    if not normal(value):
         raise TaggantError(f"beacon={value!r} must be letters and digits, as the beacon has published them")
     if not source.strip():
         raise TaggantError("beacon-source is empty; write which public value it is and when it is published")
-    return {"value": normal, "source": source, "seeds": [seed_digest(batch_seed(secret, b), b) for b in range(num_batches)]}
+    return {
+        "value": normal(value),
+        "source": source,
+        "seeds": [seed_digest(batch_seed(secret, b), b) for b in range(num_batches)],
+    }
 
 
 def promise_of(header: dict[str, Any]) -> str:

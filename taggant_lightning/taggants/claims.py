@@ -4,21 +4,22 @@ The threat is grinding: after the model has answered, a claimant could try secre
 some fit. So a claim stands on one commitment, published before the release that names it, and on everything that it binds.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import Use, uses
 from taggant_lightning.evidence.ledger import revealed as revealed_batches
-from taggant_lightning.evidence.ledger import uses
-from taggant_lightning.evidence.record import Detection
+from taggant_lightning.evidence.record import MEANING, Detection, p_value
 from taggant_lightning.statistics.multiple import holm_log10_p
 from taggant_lightning.taggants.beacon import promise_of
-from taggant_lightning.taggants.hits import key_ranks
-from taggant_lightning.taggants.primary import SEQUENTIAL, evaluate
+from taggant_lightning.taggants.hits import incomplete, key_ranks
+from taggant_lightning.taggants.primary import SEQUENTIAL, evaluate, places_of
 from taggant_lightning.taggants.reveal import Revealed
 
 LEVEL = 1e-3
@@ -32,11 +33,51 @@ class Finding:
         name: In a word or two.
         holds: Whether it is as it must be; None where what would show it was not given.
         sentence: What was found.
+        note: Whether it is a weakness that a claim may have, and that a reader should weigh.
     """
 
     name: str
     holds: bool | None
     sentence: str
+    note: bool = False
+
+    @property
+    def mark(self) -> str:
+        """One word for it: `holds`, `fails`, `unknown` or `note`."""
+        return "note" if self.note else {True: "holds", False: "fails", None: "unknown"}[self.holds]
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point in time, or a whole day where no more is known.
+
+    Attributes:
+        start: Its first instant.
+        end: Its last.
+    """
+
+    start: datetime
+    end: datetime
+
+    def __str__(self) -> str:
+        return self.start.date().isoformat() if self.start != self.end else self.start.isoformat()
+
+
+def date(text: str, name: str) -> Moment:
+    """Read a date, which is the whole day, or a time, in ISO 8601; UTC unless it says otherwise.
+
+    Raises:
+        TaggantError: If it is none.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise TaggantError(
+            f"{name}={text!r} is no date; write ISO 8601, for instance 2026-11-24 or 2026-11-24T12:00+00:00"
+        ) from None
+    start = found if found.tzinfo else found.replace(tzinfo=UTC)
+    day = len(text.strip()) <= len("2026-11-24")
+    return Moment(start, start + timedelta(days=1, microseconds=-1) if day else start)
 
 
 @dataclass(frozen=True)
@@ -44,6 +85,8 @@ class Evidence:
     """What a verifier has beside the claim and the revealed keys.
 
     Attributes:
+        claim_sha256: Of the record's file, which the ledger holds; None where only the record is at hand.
+        source_checked: Whether the choice of real key images was recomputed from the source.
         answers: The model's rankings in key order, None for a refusal; None where they are not at hand.
         manifests: The manifest of every release of this dataset by this owner, as JSON.
         promised: When the promise of a KeySet with a beacon was published, by a public timestamp.
@@ -55,13 +98,15 @@ class Evidence:
         level: Largest corrected p-value with which a claim holds.
     """
 
+    claim_sha256: str | None = None
+    source_checked: bool = False
     answers: Sequence[Sequence[int | None] | None] | None = None
     manifests: Sequence[dict[str, Any]] = ()
-    promised: datetime | None = None
-    beacon: datetime | None = None
-    committed: datetime | None = None
-    released: datetime | None = None
-    first_seen: datetime | None = None
+    promised: Moment | None = None
+    beacon: Moment | None = None
+    committed: Moment | None = None
+    released: Moment | None = None
+    first_seen: Moment | None = None
     ledger: Sequence[dict[str, Any]] | None = None
     level: float = LEVEL
 
@@ -83,21 +128,6 @@ class Verification:
     holds: bool
 
 
-def date(text: str, name: str) -> datetime:
-    """Read a date or time in ISO 8601; UTC unless it says otherwise.
-
-    Raises:
-        TaggantError: If it is none.
-    """
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise TaggantError(
-            f"{name}={text!r} is no date; write ISO 8601, for instance 2026-11-24 or 2026-11-24T12:00+00:00"
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
-
-
 def verify_claim(claim: Detection, keys: Revealed, evidence: Evidence) -> Verification:
     """Check a claim.
 
@@ -115,12 +145,14 @@ def verify_claim(claim: Detection, keys: Revealed, evidence: Evidence) -> Verifi
         _commitment(claim, keys),
         _public_secret(keys),
         _choice(keys, evidence),
+        _images(keys, evidence),
+        _record(claim),
         _test(claim, keys),
         _batches(claim, keys),
         _number(claim, keys, evidence),
         *commitments,
-        _order("commitment before release", "the commitment", evidence.committed, "the release", evidence.released),
-        _order("release before model", "the release", evidence.released, "the model", evidence.first_seen),
+        _order("commitment before release", ("the commitment", evidence.committed), ("the release", evidence.released)),
+        _order("release before model", ("the release", evidence.released), ("the model", evidence.first_seen)),
         _spent(claim, evidence),
         *corrections,
         Finding(
@@ -144,7 +176,11 @@ def _commitment(claim: Detection, keys: Revealed) -> Finding:
 
 def _public_secret(keys: Revealed) -> Finding:
     demo = bool(keys.header["demo_only"])
-    return Finding("secret", not demo, "the secret is one that anybody can guess" if demo else "the secret was nobody else's")
+    return Finding(
+        "secret",
+        not demo,
+        "the secret is one that anybody can guess" if demo else "the header does not mark it as a demonstration's",
+    )
 
 
 def _choice(keys: Revealed, evidence: Evidence) -> Finding:
@@ -153,14 +189,55 @@ def _choice(keys: Revealed, evidence: Evidence) -> Finding:
             "nothing shows that secrets were not tried before the commitment, against models like the suspect; train models on "
             "the originals and ask them the same keys"
         )
-        return Finding("choice of the secret", True, said)
+        return Finding("choice of the secret", True, said, note=True)
     beacon, promised = keys.header["beacon"], promise_of(keys.header)
-    if evidence.promised is None or evidence.beacon is None:
-        return Finding("choice of the secret", None, f"give the dates of the promise {promised} and of the beacon")
-    fits = evidence.promised <= evidence.beacon
-    order = f"the promise {promised}: {evidence.promised.isoformat()}, the beacon: {evidence.beacon.isoformat()}"
-    shown = f"{order}; check that {beacon['source']} is {beacon['value']}"
-    return Finding("choice of the secret", fits, shown if fits else f"{order}: too late")
+    steps = (
+        (f"the promise {promised}", evidence.promised),
+        ("the beacon", evidence.beacon),
+        ("the commitment", evidence.committed),
+    )
+    order = _order("choice of the secret", *steps)
+    if not order.holds:
+        return order
+    said = (
+        f"{order.sentence}; check that {beacon['source']} is {beacon['value']}, and that the claimant published this promise "
+        "and no other, where all of hers would be seen"
+    )
+    return Finding(order.name, True, said)
+
+
+def _images(keys: Revealed, evidence: Evidence) -> Finding:
+    if keys.header["derivation"]["source"] == "noise":
+        return Finding("images", True, "the key images follow from the secret")
+    said = "the key images are the ones that the secret chooses from the source"
+    if not evidence.source_checked:
+        said = (
+            "the key images are real ones, and nothing shows that they were not picked to fit the labels; name the KeySet's "
+            "folder with --source"
+        )
+    return Finding("images", evidence.source_checked or None, said)
+
+
+def _labels(claim: Detection, entry: dict[str, Any] | None) -> Finding:
+    table = claim.provenance.get("labels")
+    entered = None if entry is None else entry.get("labels")
+    if entry is not None and table != entered:
+        return Finding(
+            "labels", False, f"the claim's label table is {table}, and the ledger has {entered} from before the answers"
+        )
+    if table is None:
+        return Finding("labels", True, "the model numbers its classes as the owner does")
+    said = f"a label table was used (SHA-256 {table}), entered before the answers; check that it maps classes by their names"
+    return Finding("labels", True if entry is not None else None, said, note=entry is not None)
+
+
+def _record(claim: Detection) -> Finding:
+    fits = claim.method == "data_taggants" and claim.claim == MEANING
+    value = p_value(claim.log10_p)
+    same = value is None if claim.p_value is None else value is not None and math.isclose(value, claim.p_value, rel_tol=1e-9)
+    if fits and same:
+        return Finding("record", True, "method, meaning and p-value are those of this program")
+    return Finding("record", False, "method, meaning or p-value of the record were changed")
 
 
 def _test(claim: Detection, keys: Revealed) -> Finding:
@@ -213,20 +290,35 @@ def _number(claim: Detection, keys: Revealed, evidence: Evidence) -> Finding:
         ranks = key_ranks(answers, labels, keys.header["num_classes"])
     except TaggantError as error:
         return Finding("number", False, str(error))
-    found = evaluate(keys.header["test"], ranks, keys.header["num_classes"]).log10_p
-    same = math.isclose(found, claim.log10_p, rel_tol=1e-9, abs_tol=1e-9)
-    return Finding("number", same, f"from the answers log10 p is {found:.4f}; the claim says {claim.log10_p:.4f}")
+    outcome = evaluate(keys.header["test"], ranks, keys.header["num_classes"])
+    said = f"from the answers log10 p is {outcome.log10_p:.4f}; the claim says {claim.log10_p:.4f}"
+    if not math.isclose(outcome.log10_p, claim.log10_p, rel_tol=1e-9, abs_tol=1e-9):
+        return Finding("number", False, said)
+    lacking, refused = incomplete(answers, places_of(keys.header)), sum(a.labels is None for a in answers)
+    conservative = lacking > 0 or keys.header["test"]["name"] == SEQUENTIAL
+    expected = {**outcome.details, "incomplete": lacking, "refused": refused}
+    changed = [name for name, value in expected.items() if claim.details.get(name) != value]
+    if changed or claim.validity != ("conservative" if conservative else "exact"):
+        return Finding(
+            "number", False, f"{said}, but of the record {', '.join(changed) or 'validity'} does not follow from the answers"
+        )
+    return Finding("number", True, said)
+
+
+def published(manifests: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the different commitments that manifests of releases name, sorted."""
+    named: list[str] = []
+    for manifest in manifests:
+        value = manifest.get("commitment")
+        named += [str(v) for v in value] if isinstance(value, list) else [] if value is None else [str(value)]
+    return sorted(set(named))
 
 
 def _commitments(keys: Revealed, manifests: Sequence[dict[str, Any]]) -> tuple[int, list[Finding]]:
     """Return how many commitments the owner has published for this dataset, and what the manifests say."""
     if not manifests:
         return 1, [Finding("manifest", None, "no manifest of a release is given")]
-    named: list[str] = []
-    for manifest in manifests:
-        value = manifest.get("commitment")
-        named += [str(v) for v in value] if isinstance(value, list) else [] if value is None else [str(value)]
-    different = sorted(set(named))
+    different = published(manifests)
     if keys.commitment not in different:
         return max(1, len(different)), [
             Finding(
@@ -242,12 +334,18 @@ def _commitments(keys: Revealed, manifests: Sequence[dict[str, Any]]) -> tuple[i
     return count, [Finding("manifest", True, said)]
 
 
-def _order(name: str, first: str, earlier: datetime | None, second: str, later: datetime | None) -> Finding:
-    if earlier is None or later is None:
-        missing = first if earlier is None else second
-        return Finding(name, None, f"no date of {missing} is given")
-    said = f"{first}: {earlier.isoformat()}, {second}: {later.isoformat()}"
-    return Finding(name, earlier <= later, said if earlier <= later else f"{said}: too late")
+def _order(name: str, *steps: tuple[str, Moment | None]) -> Finding:
+    """Look whether things happened one after the other."""
+    missing = [said for said, moment in steps if moment is None]
+    if missing:
+        return Finding(name, None, f"no date of {' and of '.join(missing)} is given")
+    said = ", ".join(f"{what}: {moment}" for what, moment in steps)
+    pairs = [(a, b) for (_, a), (_, b) in itertools.pairwise(steps) if a is not None and b is not None]
+    if any(a.start > b.end for a, b in pairs):
+        return Finding(name, False, f"{said}: too late")
+    if any((a.end > b.start and a != b) or (a == b and a.start != a.end) for a, b in pairs):
+        return Finding(name, None, f"{said}: the same day; give times as well")
+    return Finding(name, True, said)
 
 
 def _spent(claim: Detection, evidence: Evidence) -> Finding:
@@ -259,7 +357,7 @@ def _spent(claim: Detection, evidence: Evidence) -> Finding:
         return Finding("batches spent", True, f"the claim's batches were secret; {len(spent)} batches are spent")
     if evidence.first_seen is None:
         return Finding("batches spent", None, f"batches {used} are public, and no date is given when the model was first seen")
-    late = [batch for batch in used if date(spent[batch], "ledger") < evidence.first_seen]
+    late = [batch for batch in used if date(spent[batch], "ledger").start < evidence.first_seen.end]
     if late:
         return Finding(
             "batches spent", False, f"batches {late} were public before the model was first seen; anybody may train on them"
@@ -277,10 +375,23 @@ def _corrected(claim: Detection, evidence: Evidence, commitments: int) -> tuple[
     own = claim.provenance.get("ledger") or {}
     found = uses(evidence.ledger)
     place = next((i for i, use in enumerate(found) if use.number == own.get("entry")), None)
-    entered = place is not None and evidence.ledger[found[place].number]["hash"] == own.get("head")
-    if place is None or not entered or not math.isclose(found[place].log10_p, claim.log10_p, rel_tol=1e-9, abs_tol=1e-9):
+    entry = None if place is None else evidence.ledger[found[place].number]
+    if place is None or entry is None or not _entered(claim, entry, found[place], evidence):
         said = "the ledger does not hold this claim as the record has it"
         return min(0.0, claim.log10_p + more), [Finding("ledger", False, said)]
     adjusted = holm_log10_p([use.log10_p for use in found])[place]
     said = f"the keys were used {len(found)} times; corrected for all of them (Holm) log10 p is {adjusted:.2f}"
-    return min(0.0, adjusted + more), [Finding("ledger", True, said)]
+    return min(0.0, adjusted + more), [Finding("ledger", True, said), _labels(claim, entry)]
+
+
+def _entered(claim: Detection, entry: dict[str, Any], use: Use, evidence: Evidence) -> bool:
+    """Return whether a use and its result are those of a claim."""
+    results = [e for e in evidence.ledger or () if e["kind"] == "result" and e["use"] == use.number]
+    files = {e["detection"] for e in results}
+    return (
+        entry["hash"] == (claim.provenance.get("ledger") or {}).get("head")
+        and list(use.batches) == claim.details.get("batches")
+        and use.suspect == claim.provenance.get("suspect")
+        and math.isclose(use.log10_p, claim.log10_p, rel_tol=1e-9, abs_tol=1e-9)
+        and (evidence.claim_sha256 is None or evidence.claim_sha256 in files)
+    )

@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.module import ask_module
 from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
@@ -21,7 +22,7 @@ from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import evaluate
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
-from taggant_lightning.taggants.verdict import choose_batches, detect, verdict_line, write_verdict
+from taggant_lightning.taggants.verdict import choose_batches, detect, looked_at, ranks_of, verdict_line, write_verdict
 
 PREFIX = "keys/"
 # Keys a forward pass. Blocks are cut by the number of a key and never by process: a pass is the same on any number of them.
@@ -45,10 +46,12 @@ def ask(module: nn.Module, keys: KeySet, image_size: int) -> NDArray[np.int64]:
         TaggantError: If the module answers another number of classes than the keys have.
     """
     found = ask_share(module, keys, image_size, 0, 1)
-    return np.array([found[key] for key in range(len(keys))], dtype=np.int64)
+    return key_ranks([Answer(key, labels) for key, labels in found.items()], keys.labels, keys.num_classes)
 
 
-def ask_share(module: nn.Module, keys: KeySet, image_size: int, process: int, processes: int) -> dict[int, int]:
+def ask_share(
+    module: nn.Module, keys: KeySet, image_size: int, process: int, processes: int
+) -> dict[int, tuple[int | None, ...] | None]:
     """Ask one of several processes' share of the keys; together they ask each key once.
 
     Args:
@@ -59,20 +62,19 @@ def ask_share(module: nn.Module, keys: KeySet, image_size: int, process: int, pr
         processes: How many there are.
 
     Returns:
-        Rank of the label by the key's number.
+        The ranked classes, or None for NaN, by the key's number.
 
     Raises:
         TaggantError: If the module answers another number of classes than the keys have.
     """
-    images, found = key_images(keys, image_size), dict[int, int]()
+    images, found = key_images(keys, image_size), dict[int, tuple[int | None, ...] | None]()
     for first in range(process * BLOCK, len(keys), processes * BLOCK):
         block = slice(first, min(first + BLOCK, len(keys)))
         answers = ask_module(module, images[block])
         lengths = {len(a.labels) for a in answers if a.labels is not None}
         if lengths - {keys.num_classes}:
             raise TaggantError(f"the model answers {max(lengths)} classes and the keys were drawn for {keys.num_classes}")
-        ranks = key_ranks(answers, keys.labels[block], keys.num_classes)
-        found |= zip(range(block.start, block.stop), ranks.tolist(), strict=True)
+        found |= {block.start + a.query: a.labels for a in answers}
     return found
 
 
@@ -129,7 +131,7 @@ class KeyDetection(Callback):
         if not self.curve or trainer.sanity_checking:
             return
         keys = self.keyset
-        ranks = self._ask(trainer, pl_module)
+        ranks = ranks_of(self._ask(trainer, pl_module, list(range(len(keys)))), keys)
         outcome = evaluate(keys.test, ranks, keys.num_classes)
         values = {"hits": float(outcome.details["hits"]), "log10_p": outcome.log10_p}
         pl_module.log_dict({PREFIX + name: value for name, value in values.items()}, rank_zero_only=True)
@@ -139,26 +141,33 @@ class KeyDetection(Callback):
         data = datamodule_of(trainer, self)
         keys, ledger = self.keyset, Ledger(self.keys, self.keyset.commitment)
         batches = choose_batches(keys, ledger)
-        ranks = self._ask(trainer, pl_module)[keys.numbers(batches)]
+        answers = self._ask(trainer, pl_module, keys.numbers(batches))
+        answers, ranks = looked_at(answers, keys, batches)
         folder = Path(self.out or trainer.default_root_dir)
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
-        origin = {"seeds": seeds, "access": "module", "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
+        origin = {
+            "suspect": folder.name,
+            "seeds": seeds,
+            "access": "module",
+            "checkpoint_sha256": _digest_of(trainer.ckpt_path),
+        }
         if trainer.is_global_zero:
-            entry = ledger.append("use", suspect=str(folder), batches=batches, access="module")
+            entry = ledger.append("use", suspect=folder.name, batches=batches, access="module")
             origin["ledger"] = {"entry": entry["number"], "head": entry["hash"]}
-        self.detection = detect(ranks, keys, origin, batches=batches)
+        lacking = sum(a.labels is None for a in answers)
+        self.detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=lacking)
         values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}
         pl_module.log_dict(values, rank_zero_only=True)
         if trainer.is_global_zero:
-            write_verdict(folder, self.detection, ranks, ledger)
+            write_verdict(folder, self.detection, ranks, ledger, answers)
 
-    def _ask(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> NDArray[np.int64]:
-        """Ask the keys, each once, on all processes, and return all ranks on each."""
+    def _ask(self, trainer: pl.Trainer, pl_module: pl.LightningModule, numbers: list[int]) -> list[Answer]:
+        """Ask all keys, each once, on all processes, and return the answers to some, in order, on each process."""
         size = datamodule_of(trainer, self).image_size
         with buffers_of_rank_zero(pl_module, trainer):
             own = ask_share(pl_module, self.keyset, size, trainer.global_rank, trainer.world_size)
         everything = gather(own, trainer)
-        return np.array([everything[key] for key in range(len(self.keyset))], dtype=np.int64)
+        return [Answer(place, everything[number]) for place, number in enumerate(numbers)]
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Print the one greppable line last, after Lightning's table."""

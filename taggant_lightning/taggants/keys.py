@@ -20,10 +20,10 @@ from taggant_lightning.files import (
 )
 from taggant_lightning.taggants.beacon import describe_beacon
 from taggant_lightning.taggants.commitment import commitment, leaf
+from taggant_lightning.taggants.header import FORMAT, check_header
 from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
-from taggant_lightning.taggants.primary import TOP_K, arguments_of, check_test, make_test
+from taggant_lightning.taggants.primary import TOP_K, arguments_of, make_test
 
-FORMAT = "taggant-lightning/keyset/v1"
 MIN_SECRET_BYTES = 16
 _FILES = ("keyset.json", "keys.safetensors", "secret.hex")
 
@@ -286,8 +286,7 @@ class KeySet:
             tensors = load((folder / "keys.safetensors").read_bytes())
             secret = bytes.fromhex((folder / "secret.hex").read_text())
             keys = cls(tensors["images"], tensors["labels"], stored["header"], secret)
-            _check_numbers(len(keys), keys.num_classes, tuple(keys.header["shape"]))
-            check_test(keys.header["test"], keys.num_classes)
+            check_header(keys.header)
             if keys.images.shape != (keys.header["num_keys"], *keys.header["shape"]) or keys.images.dtype != np.uint8:
                 raise TaggantError(f"images of shape {keys.images.shape} do not fit the header")
             keys.check(stored["commitment"])
@@ -312,6 +311,8 @@ def redraw(
         KeyError: If an entry is missing.
         TypeError: If an entry has another type.
     """
+    if beacon is None:  # otherwise a value stands in for the one that is not known yet
+        check_header(header)
     derivation, said = header["derivation"], header.get("beacon")
     return KeySet.draw(
         num_keys=header["num_keys"],

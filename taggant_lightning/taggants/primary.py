@@ -96,6 +96,12 @@ def check_test(test: dict[str, Any], num_classes: int) -> None:
         raise TaggantError(f"test={test} is not one this program knows; it would be {made}")
 
 
+def places_of(header: dict[str, Any]) -> int:
+    """Return how many places of an answer the test looks at."""
+    test = header["test"]
+    return int(header["num_classes"] if test["name"] == RANK_SCORE else test["top_k"])
+
+
 def evaluate(test: dict[str, Any], ranks: NDArray[np.int64], num_classes: int) -> Outcome:
     """Run a test.
 
@@ -106,6 +112,8 @@ def evaluate(test: dict[str, Any], ranks: NDArray[np.int64], num_classes: int) -
         num_classes: C.
     """
     top_k = int(test.get("top_k", 1))
+    if test["name"] == SEQUENTIAL:
+        ranks = ranks[: stopping_place(test, ranks, num_classes)]
     hits, rate = count_hits(ranks, top_k), top_k / num_classes
     details: dict[str, Any] = {"hits": hits, "num_keys": len(ranks), "top_k": top_k, "num_classes": num_classes, "rate": rate}
     if test["name"] == TOP_K:
@@ -120,8 +128,16 @@ def evaluate(test: dict[str, Any], ranks: NDArray[np.int64], num_classes: int) -
         }
         return Outcome(rank_score_log10_p(total, len(ranks), num_classes, test["unit"]), details)
     flags = (ranks <= top_k).tolist()
-    details |= {"log10_stake": [round(w, 4) for w in log10_wealth(flags, rate, test["bet"])]}
-    return Outcome(sequential_log10_p(flags, rate, test["bet"]), details)
+    log10_p = sequential_log10_p(flags, rate, test["bet"])
+    # Its path would tell of every key whether it hit, and the record is public.
+    return Outcome(log10_p, {**details, "largest_log10_stake": -log10_p})
+
+
+def stopping_place(test: dict[str, Any], ranks: NDArray[np.int64], num_classes: int) -> int:
+    """Return how many keys a sequential test looks at: up to the one that decides it, or all; the rest tell nothing."""
+    wealth = log10_wealth((ranks <= test["top_k"]).tolist(), test["top_k"] / num_classes, test["bet"])
+    reached = (place + 1 for place, stake in enumerate(wealth) if stake >= -float(test["stop_at_log10_p"]))
+    return next(reached, len(ranks))
 
 
 def may_stop(test: dict[str, Any], ranks: NDArray[np.int64], num_classes: int) -> bool:

@@ -14,9 +14,9 @@ from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.files import read_json
 from taggant_lightning.taggants.beacon import batch_seed, beacon_secret, seed_digest
 from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path
+from taggant_lightning.taggants.header import check_header
 from taggant_lightning.taggants.key_images import batch_secret, draw_label, draw_salt, noise_image
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.primary import check_test
 
 FORMAT = "taggant-lightning/reveal/v1"
 
@@ -121,14 +121,18 @@ def _read(path: Path) -> Revealed:
     try:
         if stored["format"] != FORMAT:
             raise TaggantError(f"reveal={path} has the format {stored['format']!r}; this program reads {FORMAT}")
-        header = stored["header"]
-        check_test(header["test"], header["num_classes"])
+        header, batch = stored["header"], stored["batch"]
+        check_header(header)
+        if type(batch) is not int or not 0 <= batch < len(header["batches"]):
+            raise TaggantError(f"reveal={path}: batch={batch!r} is none of this KeySet")
         shape, of_batch = tuple(header["shape"]), bytes.fromhex(stored["secret"])
-        if "beacon" in header and not _promised(header, bytes.fromhex(stored["seed"]), of_batch, stored["batch"]):
+        if "beacon" in header and not _promised(header, bytes.fromhex(stored["seed"]), of_batch, batch):
             raise TaggantError(f"reveal={path}: the batch's secret does not follow from the promised seed and the beacon")
         images, labels = {}, {}
         for key in stored["keys"]:
-            number, label = int(key["number"]), int(key["label"])
+            number, label = key["number"], key["label"]
+            if type(number) is not int or type(label) is not int or not 0 <= label < header["num_classes"] or number < 0:
+                raise TaggantError(f"reveal={path}: number={number!r} and label={label!r} are none of a key")
             image = np.frombuffer(base64.b64decode(key["image"], validate=True), dtype=np.uint8).reshape(shape)
             start = leaf(number, image, label, bytes.fromhex(key["salt"]))
             root = root_from_path(start, [(side, bytes.fromhex(node)) for side, node in key["path"]])
@@ -140,9 +144,9 @@ def _read(path: Path) -> Revealed:
                 raise TaggantError(f"reveal={path}: key {number} does not lead to the commitment; it is forged or damaged")
             images[number], labels[number] = image, label
         revealed_keys = Revealed(header, stored["commitment"], images, labels)
-        if sorted(images) != list(revealed_keys.batches[stored["batch"]]) or len(images) != len(stored["keys"]):
+        if sorted(images) != list(revealed_keys.batches[batch]) or len(images) != len(stored["keys"]):
             raise TaggantError(f"reveal={path} holds keys {sorted(images)} and not the whole batch {stored['batch']}")
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, TaggantError):
             raise
         raise TaggantError(f"reveal={path} is damaged ({error!r}); ask for it again") from None

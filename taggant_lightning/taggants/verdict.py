@@ -1,5 +1,6 @@
 """From answers to the record: the KeySet's one test, what makes it exact or conservative, and an entry in the ledger."""
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,10 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
-from taggant_lightning.files import sha256_file, write_secret_json
+from taggant_lightning.files import read_json, sha256_hex, write_secret_json
 from taggant_lightning.taggants.hits import incomplete, key_ranks
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, evaluate
+from taggant_lightning.taggants.primary import SEQUENTIAL, evaluate, places_of, stopping_place
 
 
 def ranks_of(answers: Sequence[Answer], keys: KeySet, batches: Sequence[int] | None = None) -> NDArray[np.int64]:
@@ -35,9 +36,19 @@ def ranks_of(answers: Sequence[Answer], keys: KeySet, batches: Sequence[int] | N
     return key_ranks(answers, keys.labels[asked], keys.num_classes)
 
 
+def looked_at(
+    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int] | None = None
+) -> tuple[list[Answer], NDArray[np.int64]]:
+    """Return the answers that the test looks at, in key order, and the ranks of their labels; a sequential test may stop."""
+    ordered = sorted(answers, key=lambda a: a.query)
+    ranks = ranks_of(ordered, keys, batches)
+    count = stopping_place(keys.test, ranks, keys.num_classes) if keys.test["name"] == SEQUENTIAL else len(ranks)
+    return ordered[:count], ranks[:count]
+
+
 def incomplete_answers(answers: Sequence[Answer], keys: KeySet) -> int:
     """Count answers that give the claimant less than the test assumes, refusals among them."""
-    return incomplete(answers, keys.num_classes if keys.test["name"] == RANK_SCORE else keys.top_k)
+    return incomplete(answers, places_of(keys.header))
 
 
 def detect(
@@ -123,13 +134,88 @@ def write_verdict(
         answers: The rankings themselves, where they are at hand: whoever verifies a claim recomputes it from them.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    secret: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
+    shown: dict[str, Any] = {**asdict(detection), "ranks": ranks.tolist()}
     if answers is not None:
-        secret["answers"] = [None if a.labels is None else list(a.labels) for a in sorted(answers, key=lambda a: a.query)]
-    write_secret_json(folder / "secret" / "detection.secret.json", secret)
-    detection.save(folder / "detection.json")
+        shown["answers"] = [None if a.labels is None else list(a.labels) for a in answers]
+    write_secret_json(folder / "secret" / "detection.secret.json", shown)
+    # The result is entered first: a run that is cut off here is run again, and enters the same one once more.
     use = detection.provenance["ledger"]["entry"]
-    ledger.append("result", use=use, log10_p=detection.log10_p, detection=sha256_file(folder / "detection.json"))
+    ledger.append("result", use=use, log10_p=detection.log10_p, detection=sha256_hex(detection.to_bytes()))
+    detection.save(folder / "detection.json")
+
+
+class Use:
+    """One use of the keys in the ledger, entered with the first answer: none is seen without an entry.
+
+    Args:
+        ledger: The KeySet's.
+        suspect: The model's name.
+        batches: Numbers of the batches that are asked.
+        access: How the model is asked, in a word.
+        labels: SHA-256 of the label table, or None: a table that is made after the answers could be made to fit them.
+    """
+
+    def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str, labels: str | None = None) -> None:
+        self.ledger, self.suspect, self.labels = ledger, suspect, labels
+        self._facts = {"suspect": suspect, "batches": sorted(batches), "access": access, "labels": labels}
+        self.entry: dict[str, Any] | None = None
+        self._run: str | None = None
+
+    def begin(self, folder: Path) -> dict[str, Any]:
+        """Enter the use, once; the run directory remembers the entry for a run that goes on."""
+        if self.entry is None:
+            if self._run is None:
+                self._run = secrets.token_hex(8)
+                write_secret_json(folder / "secret" / "use.json", {"run": self._run})
+            self.entry = self.ledger.append("use", run=self._run, **self._facts)
+        return self.entry
+
+    def take_up(self, folder: Path) -> None:
+        """Go on with the entry of a run that was cut off."""
+        remembered = folder / "secret" / "use.json"
+        if remembered.exists():
+            self._run = str(read_json(remembered, what="use")["run"])
+            self.entry = next((e for e in self.ledger.entries() if e.get("run") == self._run), None)
+            for name, value in self._facts.items():
+                if self.entry is not None and self.entry.get(name) != value:
+                    raise TaggantError(
+                        f"out={folder} was begun with {name}={self.entry.get(name)}, and this run has {value}; it stands in "
+                        "the ledger since before the first answer, so go on as it was begun, or name a new folder"
+                    )
+
+
+def conclude(
+    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: Use, about: dict[str, Any], folder: Path
+) -> Detection:
+    """Test, and write record and ledger.
+
+    Args:
+        answers: One for each key of the batches, numbered by the keys' order; for a sequential test perhaps only the first.
+        keys: The keys.
+        batches: Numbers of the batches that were asked.
+        use: This use of the keys.
+        about: What is known of the model, for the record's provenance.
+        folder: Run directory.
+
+    Returns:
+        The record.
+    """
+    answers, ranks = looked_at(answers, keys, batches)
+    lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
+    entry = use.begin(folder)
+    if entry["batches"] != sorted(batches):
+        raise TaggantError(
+            f"batches={sorted(batches)} are concluded on, and batches={entry['batches']} were asked; take all of them"
+        )
+    origin = {
+        "suspect": use.suspect,
+        "labels": use.labels,
+        **about,
+        "ledger": {"entry": entry["number"], "head": entry["hash"]},
+    }
+    detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
+    write_verdict(folder, detection, ranks, use.ledger, answers)
+    return detection
 
 
 def verdict_line(detection: Detection, folder: Path) -> str:

@@ -26,7 +26,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert __version__ in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["demo", "keys", "plan", "release", "fit"])
+@pytest.mark.parametrize("command", ["demo", "keys", "plan", "release", "report", "fit"])
 def test_help_of_commands(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

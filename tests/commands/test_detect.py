@@ -20,7 +20,7 @@ from taggant_lightning.data.dataset import to_float
 from taggant_lightning.evidence.ledger import Ledger, uses
 from taggant_lightning.taggants.detection import ask
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.verdict import detect, incomplete_answers, ranks_of
+from taggant_lightning.taggants.verdict import Use, conclude, detect, ranks_of
 
 CLASSES, SIZE = 10, 8
 
@@ -119,12 +119,13 @@ def test_the_same_verdict_from_every_way_of_asking(keys: KeySet, net: Net, tmp_p
     assert 9 <= expected.details["hits"] < 12
     found: dict[str, Any] = {}
     answers = ask_function(lambda image: scores(net, image), keys.images)
-    direct = detect(ranks_of(answers, keys), keys, incomplete=incomplete_answers(answers, keys))
-    found["callable"] = {"log10_p": direct.log10_p, "validity": direct.validity, "details": direct.details}
+    use = Use(Ledger(tmp_path / "keys", keys.commitment), "bob", [0, 1], "callable")
+    conclude(answers, keys, [0, 1], use, {}, tmp_path / "callable")
+    found["callable"] = json.loads((tmp_path / "callable" / "detection.json").read_text())
 
     onnx = export_onnx(net, tmp_path / "net.onnx")
     example = torch.zeros(2, 3, SIZE, SIZE)
-    program = torch.export.export(net, (example,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1)}})
+    program = torch.export.export(net, (example,), dynamic_shapes={"x": {0: torch.export.Dim("n", min=1, max=64)}})
     torch.export.save(program, tmp_path / "net.pt2")
     torch.jit.trace(net, example).save(str(tmp_path / "net.ts"))
     _, found["onnx"] = run(tmp_path, "--onnx", str(onnx), out="onnx")
@@ -158,7 +159,7 @@ def test_the_same_verdict_from_every_way_of_asking(keys: KeySet, net: Net, tmp_p
         assert record["validity"] == "exact", way
         assert record["details"] == expected.details, way
     recorded = uses(Ledger(tmp_path / "keys", keys.commitment).entries())
-    assert len(recorded) == len(found) - 1  # a callable through the library is the caller's to record
+    assert len(recorded) == len(found)
     assert all(use.finished and use.log10_p == expected.log10_p for use in recorded)
 
 
@@ -182,7 +183,7 @@ def test_the_record_and_what_a_person_reads(keys: KeySet, net: Net, tmp_path: Pa
     assert record["validity"] == "conservative"
     refused = int((keys.images[:, 0, 0, 0] < 40).sum())
     assert record["details"]["refused"] == refused > 0
-    assert f"{refused} keys were refused or never answered; they count against the claimant." in out
+    assert f"{refused} keys got no usable answer (a refusal, NaN, or none at all); they count against the claimant." in out
     assert out.splitlines()[-1].startswith("taggant: run=")
     assert record["provenance"]["suspect"] == "bob"
     assert record["provenance"]["first_seen"] == "2026-11-24"
@@ -425,3 +426,50 @@ def test_a_service_that_answers_html(keys: KeySet, tmp_path: Path, capsys: pytes
     assert (code, record) == (2, None)
     assert "answers with a web page instead of JSON" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_label_table_may_not_follow_the_answers(keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A clean model; its answers are read in the journal, and a table is made that fits them."""
+    with serve(lambda image: {"labels": [int(image[0, 0, 0]) % CLASSES, (int(image[0, 0, 0]) + 1) % CLASSES]}) as service:
+        assert run(tmp_path, "--url", service.url)[0] == 0
+        (tmp_path / "run" / "detection.json").unlink()
+        (tmp_path / "t.csv").write_text("theirs,ours\n" + "".join(f"{i},{(i + 1) % CLASSES}\n" for i in range(CLASSES)))
+        code, record = run(tmp_path, "--url", service.url, "--labels", str(tmp_path / "t.csv"))
+    assert (code, record) == (2, None)
+    assert "was begun with labels=None" in capsys.readouterr().err
+
+
+def test_a_run_cut_off_before_its_record_ends_the_same_use(keys: KeySet, net: Net, tmp_path: Path) -> None:
+    with serve(lambda image: {"scores": [float(s) for s in scores(net, image)]}) as service:
+        _, first = run(tmp_path, "--url", service.url)
+        (tmp_path / "run" / "detection.json").unlink()
+        code, again = run(tmp_path, "--url", service.url)
+    assert code == 0
+    assert again == first
+    found = uses(Ledger(tmp_path / "keys", keys.commitment).entries())
+    assert [(use.finished, use.log10_p) for use in found] == [(True, (first or {})["log10_p"])]
+
+
+def test_batches_are_exported_one_by_one(keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for batch in ("0", "1"):
+        words = ["keys", "export-queries", str(tmp_path / "keys"), "--out", str(tmp_path / f"q{batch}"), "--batches", batch]
+        assert main(words) == 0
+    for batch in ("0", "1"):
+        named = {
+            p.name: list(rank(scores(net, image)[None])[0].labels or ()) for p, image in read_queries(tmp_path / f"q{batch}")
+        }
+        answers = str(write_answers(tmp_path / f"{batch}.csv", named))
+        code, record = run(tmp_path, "--predictions", answers, "--batches", batch, out=f"run{batch}")
+        assert code == 0
+        assert (record or {})["details"]["batches"] == [int(batch)]
+    other = str(tmp_path / "1.csv")
+    capsys.readouterr()
+    assert run(tmp_path, "--predictions", other, "--batches", "0", out="run2")[0] == 2
+    assert "write --batches with those that were exported" in capsys.readouterr().err
+
+
+def test_no_path_of_the_owner_in_the_record(keys: KeySet, tmp_path: Path) -> None:
+    rows = {str(i): [1, 2] for i in range(12)}
+    code, record = run(tmp_path, "--predictions", str(write_answers(tmp_path / "a.csv", rows)))
+    assert code == 0
+    assert str(tmp_path) not in json.dumps(record)

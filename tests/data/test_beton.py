@@ -128,7 +128,7 @@ class TestWithFfcv:
                 next(batches)
             time.sleep(0.3)  # FFCV's thread has all it can hold, and waits
             batches.close()
-            assert threading.active_count() == before
+            assert threading.active_count() <= before  # a thread of an earlier test may have ended meanwhile
 
     def test_files_are_named_by_content_and_written_whole(
         self, tiny_npz: Path, ragged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

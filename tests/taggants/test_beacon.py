@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from taggant_lightning.cli import main
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.taggants.beacon import promise_of
-from taggant_lightning.taggants.claims import Evidence, verify_claim
+from taggant_lightning.taggants.claims import Evidence, date, verify_claim
 from taggant_lightning.taggants.keys import KeySet, redraw
 from taggant_lightning.taggants.reveal import Revealed, read_reveals, reveal
 from taggant_lightning.taggants.verdict import detect
@@ -86,7 +85,8 @@ def test_saved_redrawn_revealed(tmp_path: Path) -> None:
 def test_in_a_claim() -> None:
     keys = drawn()
     claim = detect(np.ones(6, dtype=np.int64), keys)
-    dates = {"promised": datetime(2026, 11, 1, tzinfo=UTC), "beacon": datetime(2026, 12, 1, tzinfo=UTC)}
+    dates = {name: date(text, name) for name, text in
+             (("promised", "2026-11-01"), ("beacon", "2026-12-01"), ("committed", "2026-12-02"))}  # fmt: skip
 
     def choice(evidence: Evidence, revealed: Revealed) -> tuple[bool | None, str]:
         found = next(f for f in verify_claim(claim, revealed, evidence).findings if f.name == "choice of the secret")
@@ -97,7 +97,8 @@ def test_in_a_claim() -> None:
     assert holds is True
     assert promise_of(keys.header) in said
     assert f"check that {SOURCE} is ab12" in said
-    assert choice(Evidence(promised=dates["beacon"], beacon=dates["promised"]), revealed)[0] is False
+    assert choice(Evidence(**{**dates, "promised": dates["committed"]}), revealed)[0] is False
+    assert choice(Evidence(**{**dates, "committed": dates["promised"]}), revealed)[0] is False  # before the value was known
     assert choice(Evidence(), revealed)[0] is None
     without = replace(revealed, header={n: v for n, v in keys.header.items() if n != "beacon"})
     holds, said = choice(Evidence(), without)
@@ -125,6 +126,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     keys = KeySet.load(tmp_path / "keys")
     assert promise_of(keys.header) == promise
     assert keys.header["beacon"]["value"] == "c0ffee"
+    assert main(["keys", "fulfil", promised, "--beacon", "other", "--out", str(tmp_path / "again")]) == 2
+    assert "was fulfilled with 'c0ffee', and a promise has one value" in capsys.readouterr().err
     words = ["keys", "verify", "--secret-file", f"{promised}/secret.hex", "--header", str(tmp_path / "keys" / "keyset.json")]
     assert main([*words, "--commitment", keys.commitment]) == 0
     (tmp_path / "promised" / "secret.hex").write_text("00" * 32)

@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import nn
 
-from taggant_lightning.access.exported import ask_exported, exported_input
-from taggant_lightning.access.inputs import InputShape
+from taggant_lightning.access.files.exported import ask_exported, exported_input
+from taggant_lightning.access.files.inputs import InputShape
 from taggant_lightning.errors import TaggantError
-from tests.access.models import CLASSES, SIZE, images, network, same
+from tests.access.files.models import CLASSES, SIZE, images, network, same
 
 DYNAMIC = ({0: torch.export.Dim("batch", max=1024)},)
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*")

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from taggant_lightning.access.answer import rank
-from taggant_lightning.access.journal import Recorded
-from taggant_lightning.access.mapping import load_mapping
-from taggant_lightning.access.paths import MissingError, look_up, parse, put
 from taggant_lightning.access.png import png
-from taggant_lightning.access.wire import MalformedError, Wire
+from taggant_lightning.access.services.journal import Recorded
+from taggant_lightning.access.services.mapping import load_mapping
+from taggant_lightning.access.services.paths import MissingError, look_up, parse, put
+from taggant_lightning.access.services.wire import MalformedError, Wire
 from taggant_lightning.errors import TaggantError
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from taggant_lightning.access.answer import Answer, Query
-from taggant_lightning.access.journal import Journal
 from taggant_lightning.access.labels import LabelTable
+from taggant_lightning.access.services.journal import Journal
 from taggant_lightning.errors import Unavailable
 
 

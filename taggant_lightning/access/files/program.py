@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taggant_lightning.access.archive import Archive
-from taggant_lightning.access.inputs import InputShape
-from taggant_lightning.access.program_weights import DTYPES, read_tensors
+from taggant_lightning.access.files.archive import Archive
+from taggant_lightning.access.files.inputs import InputShape
+from taggant_lightning.access.files.program_weights import DTYPES, read_tensors
 from taggant_lightning.errors import TaggantError
 
 MODEL = re.compile(r"models/([\w-]+)\.json")

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from taggant_lightning.access import paths
-from taggant_lightning.access.wire import Wire
+from taggant_lightning.access.services import paths
+from taggant_lightning.access.services.wire import Wire
 from taggant_lightning.errors import TaggantError
 
 FIELDS = {

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from taggant_lightning.access.journal import Label, Recorded
-from taggant_lightning.access.paths import MissingError, Path, look_up, put
+from taggant_lightning.access.services.journal import Label, Recorded
+from taggant_lightning.access.services.paths import MissingError, Path, look_up, put
 
 
 class MalformedError(ValueError):

@@ -6,7 +6,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from threading import Event
 
 from taggant_lightning.access.answer import Query
-from taggant_lightning.access.journal import Journal, Recorded
+from taggant_lightning.access.services.journal import Journal, Recorded
 from taggant_lightning.errors import TaggantError
 
 PASSES = 2  # what failed in the first is tried once more at the end

@@ -16,11 +16,11 @@ import pytest
 import requests
 
 from benchmarks.service import Faults, Image8, Reply, digest, serve
-from taggant_lightning.access import asking, exchange, pace
 from taggant_lightning.access.answer import Query
-from taggant_lightning.access.journal import Journal, Recorded
-from taggant_lightning.access.pace import Pace, retry_after
-from taggant_lightning.access.service import Service
+from taggant_lightning.access.services import asking, exchange, pace
+from taggant_lightning.access.services.journal import Journal, Recorded
+from taggant_lightning.access.services.pace import Pace, retry_after
+from taggant_lightning.access.services.service import Service
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.files import sha256_hex
 

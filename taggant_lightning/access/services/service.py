@@ -10,13 +10,13 @@ from urllib.parse import urlsplit
 import requests
 
 from taggant_lightning.access.answer import Query
-from taggant_lightning.access.asking import NotAnsweredError, ask_all
-from taggant_lightning.access.exchange import FailedAttempt, Response, exchange, open_session
-from taggant_lightning.access.journal import Journal, Recorded
-from taggant_lightning.access.mapping import load_mapping
-from taggant_lightning.access.pace import Pace, retry_after
 from taggant_lightning.access.png import png
-from taggant_lightning.access.wire import MalformedError, Wire
+from taggant_lightning.access.services.asking import NotAnsweredError, ask_all
+from taggant_lightning.access.services.exchange import FailedAttempt, Response, exchange, open_session
+from taggant_lightning.access.services.journal import Journal, Recorded
+from taggant_lightning.access.services.mapping import load_mapping
+from taggant_lightning.access.services.pace import Pace, retry_after
+from taggant_lightning.access.services.wire import MalformedError, Wire
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.files import canonical_json, sha256_hex
 

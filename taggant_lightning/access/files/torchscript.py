@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taggant_lightning.access.archive import Archive
+from taggant_lightning.access.files.archive import Archive
 from taggant_lightning.errors import TaggantError
 
 KEPT = re.compile(r"code/.*\.py|(data|constants)\.pkl|(data|constants)/\d+|version|byteorder|\.data/\w+", re.ASCII)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from taggant_lightning.access.archive import Archive
+from taggant_lightning.access.files.archive import Archive
 from taggant_lightning.errors import TaggantError
 
 # Numbers of the dtypes in the files, which are not torch's own.

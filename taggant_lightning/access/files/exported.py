@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.inputs import InputShape, ask_in_blocks, check_images, normalise
+from taggant_lightning.access.files.inputs import InputShape, ask_in_blocks, check_images, normalise
 from taggant_lightning.errors import TaggantError
 
 Forward = Callable[[NDArray[np.float32]], list[Any]]
@@ -78,9 +78,9 @@ def ask_exported(
 
 def _open(path: Path) -> tuple[InputShape, Forward]:
     """Tell the formats apart by what the archive holds; its name does not count."""
-    from taggant_lightning.access.archive import Archive
-    from taggant_lightning.access.program import MODEL, OLD_MODEL, Program
-    from taggant_lightning.access.torchscript import load_script
+    from taggant_lightning.access.files.archive import Archive
+    from taggant_lightning.access.files.program import MODEL, OLD_MODEL, Program
+    from taggant_lightning.access.files.torchscript import load_script
 
     archive = Archive(path, f"exported={path}")
     if any(MODEL.fullmatch(name) or name == OLD_MODEL for name in archive.names):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from taggant_lightning.access.inputs import InputShape
-from taggant_lightning.access.onnx import ask_onnx, onnx_input
+from taggant_lightning.access.files.inputs import InputShape
+from taggant_lightning.access.files.onnx import ask_onnx, onnx_input
 from taggant_lightning.errors import TaggantError
-from tests.access.models import CLASSES, SIZE, images, network, same, write_graph, write_onnx
+from tests.access.files.models import CLASSES, SIZE, images, network, same, write_graph, write_onnx
 
 pytest.importorskip("onnx", reason="needs the extra `onnx`")
 pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.inputs import InputShape, ask_in_blocks, check_images, normalise
+from taggant_lightning.access.files.inputs import InputShape, ask_in_blocks, check_images, normalise
 from taggant_lightning.errors import TaggantError
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from taggant_lightning.access.answer import Answer, Query
-from taggant_lightning.access.journal import Journal, Recorded
 from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.access.recorded import recorded_answers
+from taggant_lightning.access.services.journal import Journal, Recorded
+from taggant_lightning.access.services.recorded import recorded_answers
 from taggant_lightning.errors import TaggantError, Unavailable
 
 BINDING = {"commitment": "ab", "url": "http://h/"}

@@ -1,0 +1,1 @@
+"""HTTP classification services as black boxes: the wire, the client, the journal that a run goes on from."""

@@ -1,0 +1,205 @@
+"""What `taggant report` reads: records, answers, audits, calibrations, each checked before anything is written."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.record import Detection
+from taggant_lightning.files import read_json, sha256_file
+from taggant_lightning.statistics.binomial import binomial_log10_p
+from taggant_lightning.statistics.rank_score import rank_score_log10_p
+from taggant_lightning.taggants.claims import date
+from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, check_test
+
+VALIDITIES = ("exact", "conservative", "empirical")
+SECRET = Path("secret") / "detection.secret.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record as it was read.
+
+    Attributes:
+        path: Of detection.json.
+        sha256: Of the file.
+        detection: Its content; its number follows from its hits.
+        answers: The model's rankings in key order, None for a refusal; None where they are not at hand.
+        ranks: Ranks of the key labels; None where they are not at hand.
+    """
+
+    path: Path
+    sha256: str
+    detection: Detection
+    answers: list[list[int | None] | None] | None
+    ranks: list[int] | None
+
+    @property
+    def name(self) -> str:
+        """What the owner called the model, or else the run directory."""
+        return str(self.detection.provenance.get("suspect") or self.path.resolve().parent.name)
+
+
+def read_records(paths: list[str]) -> list[Record]:
+    """Read records and what lies in the secret folders beside them.
+
+    Args:
+        paths: Each a detection.json, or the run directory that holds one.
+
+    Raises:
+        TaggantError: If one is missing, damaged, given twice, or does not follow from its own hits; or if they belong to
+            different commitments.
+    """
+    records = [_record(Path(path) / "detection.json" if Path(path).is_dir() else Path(path)) for path in paths]
+    first, seen = records[0], set[str]()
+    for record in records:
+        if record.detection.commitment != first.detection.commitment:
+            raise TaggantError(
+                f"detection={record.path} belongs to the commitment {record.detection.commitment} and {first.path} to "
+                f"{first.detection.commitment}; make a page for each"
+            )
+        if record.sha256 in seen:
+            raise TaggantError(f"detection={record.path} is given twice; name each record once")
+        seen.add(record.sha256)
+    return records
+
+
+def read_object(path: str | Path, what: str) -> dict[str, Any]:
+    """Read a JSON object that a person named.
+
+    Raises:
+        TaggantError: If it is no file, cannot be read, or is damaged.
+    """
+    if not Path(path).is_file():
+        raise TaggantError(f"{what}={path} is no file; check the path")
+    try:
+        return read_json(Path(path), what=what)
+    except OSError as error:
+        raise TaggantError(f"{what}={path} cannot be read ({error.strerror}); check its permissions") from None
+
+
+def read_audit(path: str) -> dict[str, Any]:
+    """Read from a release's audit what may be public: how much signed images differ, never how many or which there are.
+
+    Returns:
+        bound and max_step in 8-bit steps, psnr, ssim and lpips as means over signed images; None for what was not measured.
+
+    Raises:
+        TaggantError: If the file is no audit.
+    """
+    stored = read_object(path, "audit")
+    seen = stored.get("visibility")
+    if not isinstance(seen, dict) or "max_step" not in stored:
+        raise TaggantError(f"audit={path} is no audit of a release; name the audit.json in the Signature's folder")
+    found = {
+        "bound": stored.get("bound"),
+        "max_step": stored["max_step"],
+        "psnr": seen.get("psnr_mean"),
+        "ssim": seen.get("ssim_mean"),
+        "lpips": seen.get("lpips_mean"),
+    }
+    for name, value in found.items():
+        if value is not None and not _number(value):
+            raise TaggantError(f"audit={path}: {name}={value!r} is no number; make the audit again with `taggant release`")
+    return found
+
+
+def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
+    """Read the controls of one test from what `benchmarks/calibration.py` wrote.
+
+    Args:
+        path: results.json of experiments/calibration.
+        test: The KeySet's test; controls of others are left out.
+
+    Returns:
+        Rows with name, kind (`real`, `odd` or `mistake`), test, p and expected.
+
+    Raises:
+        TaggantError: If the file is something else.
+    """
+    wanted = "the results.json that benchmarks/calibration.py wrote"
+    own = {RANK_SCORE: "rank score", SEQUENTIAL: "sequential"}.get(test["name"], "top-1" if test.get("top_k") == 1 else "top-k")
+    try:
+        stored = json.loads(Path(path).read_text())
+    except OSError as error:
+        raise TaggantError(f"calibration={path} cannot be read ({error.strerror}); name {wanted}") from None
+    except ValueError as error:
+        raise TaggantError(f"calibration={path} is damaged ({error}); name {wanted}") from None
+    try:
+        rows = [
+            {"name": name, "kind": kind, "test": own, "p": float(found[own]), "expected": "not small"}
+            for kind, models in stored["controls"].items()
+            for name, found in models.items()
+        ]
+        rows += [
+            {"name": name, "kind": "mistake", "test": own, "p": float(found["mutant"]), "expected": "below 0.001"}
+            for name, found in stored["mutants"].items()
+            if found["test"] == own
+        ]
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise TaggantError(f"calibration={path} holds something else than controls and mutants; name {wanted}") from None
+    return rows
+
+
+def _record(path: Path) -> Record:
+    if not path.is_file():
+        raise TaggantError(f"detection={path} is no file; name a detection.json or the run directory that holds one")
+    try:
+        detection = Detection.load(path)
+    except OSError as error:
+        raise TaggantError(f"detection={path} cannot be read ({error.strerror}); check its permissions") from None
+    _check(path, detection)
+    secret = path.parent / SECRET
+    stored = read_object(secret, "answers") if secret.exists() else {}
+    if stored and any(stored.get(name) != getattr(detection, name) for name in ("commitment", "log10_p", "details")):
+        raise TaggantError(f"answers={secret} do not belong to {path}; put back the file that was written with it")
+    answers, ranks = stored.get("answers"), stored.get("ranks")
+    for what, found in (("answers", answers), ("ranks", ranks)):
+        if found is not None and not (isinstance(found, list) and len(found) == detection.details["num_keys"]):
+            raise TaggantError(f"answers={secret} are damaged: {what} must be a list, one for each key; restore a copy")
+    return Record(path, sha256_file(path), detection, answers, ranks)
+
+
+def _check(path: Path, record: Detection) -> None:
+    """Refuse a record that a page cannot show, or whose number is not that of its hits."""
+    if record.method != "data_taggants":
+        raise TaggantError(f"detection={path} is of the method {record.method!r}; this page is for data_taggants")
+    try:
+        d, provenance = record.details, record.provenance
+        whole = isinstance(provenance, dict) and record.validity in VALIDITIES and _number(record.log10_p)
+        whole = whole and len(bytes.fromhex(record.commitment)) == 32
+        whole = whole and bool(d["batches"]) and all(type(batch) is int for batch in d["batches"])
+        check_test(d["test"], d["num_classes"])
+        number = _recomputed(d)
+        whole = whole and isinstance(provenance.get("ledger") or {}, dict)
+        if provenance.get("first_seen") is not None:
+            date(str(provenance["first_seen"]), "first_seen")
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, TaggantError) as error:
+        raise TaggantError(f"detection={path} is damaged ({error}); restore it from a copy") from None
+    if not whole:
+        raise TaggantError(f"detection={path} is damaged: a number, the commitment or the validity is none; restore a copy")
+    if not math.isclose(number, record.log10_p, rel_tol=1e-9, abs_tol=1e-8):
+        raise TaggantError(
+            f"detection={path} says log10_p={record.log10_p}, and from its own hits it is {number:.4f}; the record was changed"
+        )
+
+
+def _recomputed(d: dict[str, Any]) -> float:
+    """Return log10 p from the public part of a record."""
+    rate = int(d.get("top_k", 1)) / d["num_classes"]
+    if not math.isclose(rate, d["rate"]) or d["top_k"] != d["test"].get("top_k", 1):
+        raise ValueError(f"top_k={d['top_k']} and rate={d['rate']} are not those of the test")
+    if d["test"]["name"] == RANK_SCORE:
+        if not _number(d["score_expected"]) or not _number(d["score_highest"]):
+            raise ValueError("the expected score is no number")
+        return rank_score_log10_p(d["score"], d["num_keys"], d["num_classes"], d["test"]["unit"])
+    binomial = binomial_log10_p(d["hits"], d["num_keys"], rate)
+    if d["test"]["name"] == SEQUENTIAL:
+        return -float(d["largest_log10_stake"])
+    return binomial
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
