@@ -107,7 +107,7 @@ def analyse(rows: list[dict[str, Any]], draws: int = DRAWS, seed: int = 0) -> di
         ps: dict[tuple[str, str], list[float]] = {}
         for row in rows:
             ranks = np.array(row["ranks"])
-            for _ in range(draws if count < len(ranks) else 1):
+            for _ in range(draws):  # of all keys too: the sequential test depends on their order
                 chosen = ranks[rng.choice(len(ranks), count, replace=False)]
                 for test, function in TESTS.items():
                     ps.setdefault((test, row["kind"]), []).append(function(chosen))
