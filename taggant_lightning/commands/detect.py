@@ -4,7 +4,6 @@ import argparse
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,11 @@ from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import sha256_file
+from taggant_lightning.taggants.claims import date
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import Use, choose_batches, conclude, ranks_of, verdict_line
+from taggant_lightning.taggants.verdict import OpenUse, choose_batches, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
     from taggant_lightning.access.services.service import Service
@@ -102,13 +102,10 @@ def run(words: list[str]) -> None:
     service = _service(arguments) if way == "url" else None
     # An address may hold a secret; the service shows what it may of it.
     suspect = arguments.suspect or (service.binding["url"] if service else Path(getattr(arguments, way)).name)
-    about = {
-        "suspect": suspect,
-        "access": way,
-        "first_seen": first_seen(arguments.first_seen),
-        "labels": _digest(arguments.labels),
-    }
-    use = Use(ledger, suspect, batches, way, labels=_digest(arguments.labels))
+    if arguments.first_seen is not None:
+        date(arguments.first_seen, "first-seen")
+    about = {"access": way, "first_seen": arguments.first_seen}
+    use = OpenUse(ledger, suspect, batches, way, labels=_digest(arguments.labels))
     if way == "predictions":
         said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
     elif service is not None:
@@ -128,21 +125,6 @@ def told(detection: Detection) -> list[str]:
     return [finding("The model", detection), *shortcomings(detection), meaning()]
 
 
-def first_seen(text: str | None) -> str | None:
-    """Check a date in ISO 8601.
-
-    Raises:
-        TaggantError: If it is none.
-    """
-    if text is None:
-        return None
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        raise TaggantError(f"first-seen={text!r} is no date; write ISO 8601, for instance 2026-11-24") from None
-    return text
-
-
 def _digest(path: str | None) -> str | None:
     if path is None:
         return None
@@ -160,16 +142,14 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
     names = read_map(Path(arguments.keys) / MAP)
     if set(rows) & set(names):
         asked = {key: name for name, key in names.items() if key is not None}
-        wanted = {asked.get(number, f"key {number}, which was not exported") for number in numbers}
-        others = set(names) - wanted  # decoys, and keys of other batches
-        if not wanted & set(rows):
+        wanted = [asked.get(number, f"key {number}, which was not exported") for number in numbers]
+        others = set(names) - set(wanted)  # decoys, and keys of other batches
+        if not set(wanted) & set(rows):
             raise TaggantError(
                 f"{what} answers no key of the batches {list(batches)}; write --batches with those that were exported"
             )
         kept = {name: row for name, row in rows.items() if name not in others}
-        return answers_of(
-            kept, [asked.get(number, f"key {number}, which was not exported") for number in numbers], table, what=what
-        )
+        return answers_of(kept, wanted, table, what=what)
     return answers_of(rows, [str(number) for number in numbers], table, what=what)
 
 
@@ -187,12 +167,12 @@ def _from_file(
         if arguments.image_size < 1:
             raise TaggantError(f"image-size={arguments.image_size} must be at least 1")
         images = fit(images, arguments.image_size)
-    shape = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}
+    scale = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}
     if way == "onnx":
         from taggant_lightning.access.files.onnx import ask_onnx as ask
     else:
         from taggant_lightning.access.files.exported import ask_exported as ask
-    answers, count = ask(path, images.numpy(), **shape)
+    answers, count = ask(path, images.numpy(), **scale)
     return table.apply(answers, count)
 
 
@@ -233,7 +213,7 @@ def _from_service(
     batches: Sequence[int],
     table: LabelTable,
     folder: Path,
-    use: Use,
+    use: OpenUse,
 ) -> Said:
     """Ask a service, or go on asking it where a run of the same folder was cut off."""
     from tqdm.auto import tqdm

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Use, uses
@@ -218,17 +220,18 @@ def _images(keys: Revealed, evidence: Evidence) -> Finding:
     return Finding("images", evidence.source_checked or None, said)
 
 
-def _labels(claim: Detection, entry: dict[str, Any] | None) -> Finding:
-    table = claim.provenance.get("labels")
-    entered = None if entry is None else entry.get("labels")
-    if entry is not None and table != entered:
-        return Finding(
-            "labels", False, f"the claim's label table is {table}, and the ledger has {entered} from before the answers"
-        )
+def _labels(claim: Detection, entry: dict[str, Any]) -> Finding:
+    table, entered = claim.provenance.get("labels"), entry.get("labels")
+    if table != entered:
+        return Finding("labels", False, f"the claim's label table is {table}, and the ledger has entered {entered}")
     if table is None:
         return Finding("labels", True, "the model numbers its classes as the owner does")
-    said = f"a label table was used (SHA-256 {table}), entered before the answers; check that it maps classes by their names"
-    return Finding("labels", True if entry is not None else None, said, note=entry is not None)
+    # A service's answers come after the entry but for the first; other answers were there before it.
+    when = "with the first answer" if entry.get("access") == "url" else "with the verdict, when the answers were there"
+    said = (
+        f"a label table was used (SHA-256 {table}), entered {when}; ask for it, and check that it maps classes by their names"
+    )
+    return Finding("labels", True, said, note=True)
 
 
 def _record(claim: Detection) -> Finding:
@@ -281,8 +284,6 @@ def _number(claim: Detection, keys: Revealed, evidence: Evidence) -> Finding:
         return Finding("number", None, "the model's answers are not at hand; give them, or ask the model again")
     if numbers is None or not set(numbers[: len(evidence.answers)]) <= set(keys.labels):
         return Finding("number", False, "the keys of the claim's batches are not revealed")
-    import numpy as np
-
     asked = numbers[: len(evidence.answers)] if keys.header["test"]["name"] == SEQUENTIAL else numbers
     answers = [Answer(i, None if labels is None else tuple(labels)) for i, labels in enumerate(evidence.answers)]
     labels = np.array([keys.labels[number] for number in asked], dtype=np.int64)

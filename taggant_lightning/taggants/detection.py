@@ -22,7 +22,7 @@ from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import evaluate
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
-from taggant_lightning.taggants.verdict import choose_batches, detect, looked_at, ranks_of, verdict_line, write_verdict
+from taggant_lightning.taggants.verdict import OpenUse, choose_batches, conclude, detect, looked_at, ranks_of, verdict_line
 
 PREFIX = "keys/"
 # Keys a forward pass. Blocks are cut by the number of a key and never by process: a pass is the same on any number of them.
@@ -142,24 +142,16 @@ class KeyDetection(Callback):
         keys, ledger = self.keyset, Ledger(self.keys, self.keyset.commitment)
         batches = choose_batches(keys, ledger)
         answers = self._ask(trainer, pl_module, keys.numbers(batches))
-        answers, ranks = looked_at(answers, keys, batches)
         folder = Path(self.out or trainer.default_root_dir)
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
-        origin = {
-            "suspect": folder.name,
-            "seeds": seeds,
-            "access": "module",
-            "checkpoint_sha256": _digest_of(trainer.ckpt_path),
-        }
+        origin = {"seeds": seeds, "access": "module", "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
         if trainer.is_global_zero:
-            entry = ledger.append("use", suspect=folder.name, batches=batches, access="module")
-            origin["ledger"] = {"entry": entry["number"], "head": entry["hash"]}
-        lacking = sum(a.labels is None for a in answers)
-        self.detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=lacking)
+            use = OpenUse(ledger, folder.name, batches, "module")
+            self.detection = conclude(answers, keys, batches, use, origin, folder)
+        else:  # the same numbers, for the log; records and ledger are the first process's
+            self.detection = detect(looked_at(answers, keys, batches)[1], keys, origin, batches=batches)
         values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}
         pl_module.log_dict(values, rank_zero_only=True)
-        if trainer.is_global_zero:
-            write_verdict(folder, self.detection, ranks, ledger, answers)
 
     def _ask(self, trainer: pl.Trainer, pl_module: pl.LightningModule, numbers: list[int]) -> list[Answer]:
         """Ask all keys, each once, on all processes, and return the answers to some, in order, on each process."""

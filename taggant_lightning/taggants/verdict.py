@@ -144,7 +144,7 @@ def write_verdict(
     detection.save(folder / "detection.json")
 
 
-class Use:
+class OpenUse:
     """One use of the keys in the ledger, entered with the first answer: none is seen without an entry.
 
     Args:
@@ -152,7 +152,7 @@ class Use:
         suspect: The model's name.
         batches: Numbers of the batches that are asked.
         access: How the model is asked, in a word.
-        labels: SHA-256 of the label table, or None: a table that is made after the answers could be made to fit them.
+        labels: SHA-256 of the label table, or None: a table that follows the answers could be made to fit them.
     """
 
     def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str, labels: str | None = None) -> None:
@@ -180,12 +180,12 @@ class Use:
                 if self.entry is not None and self.entry.get(name) != value:
                     raise TaggantError(
                         f"out={folder} was begun with {name}={self.entry.get(name)}, and this run has {value}; it stands in "
-                        "the ledger since before the first answer, so go on as it was begun, or name a new folder"
+                        "the ledger since the first answer, so go on as it was begun, or name a new folder"
                     )
 
 
 def conclude(
-    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: Use, about: dict[str, Any], folder: Path
+    answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: OpenUse, about: dict[str, Any], folder: Path
 ) -> Detection:
     """Test, and write record and ledger.
 

@@ -20,7 +20,7 @@ from taggant_lightning.data.dataset import to_float
 from taggant_lightning.evidence.ledger import Ledger, uses
 from taggant_lightning.taggants.detection import ask
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.verdict import Use, conclude, detect, ranks_of
+from taggant_lightning.taggants.verdict import OpenUse, conclude, detect, ranks_of
 
 CLASSES, SIZE = 10, 8
 
@@ -119,7 +119,7 @@ def test_the_same_verdict_from_every_way_of_asking(keys: KeySet, net: Net, tmp_p
     assert 9 <= expected.details["hits"] < 12
     found: dict[str, Any] = {}
     answers = ask_function(lambda image: scores(net, image), keys.images)
-    use = Use(Ledger(tmp_path / "keys", keys.commitment), "bob", [0, 1], "callable")
+    use = OpenUse(Ledger(tmp_path / "keys", keys.commitment), "bob", [0, 1], "callable")
     conclude(answers, keys, [0, 1], use, {}, tmp_path / "callable")
     found["callable"] = json.loads((tmp_path / "callable" / "detection.json").read_text())
 
