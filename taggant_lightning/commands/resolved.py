@@ -41,7 +41,7 @@ def resolved_configuration() -> Callable[[list[str]], dict[str, Any]]:
             subclass_mode_data=True,
             seed_everything_default=0,
             trainer_defaults={"num_sanity_val_steps": 0},
-            parser_kwargs={"prog": "taggant", **quiet, **{n: quiet for n in ("fit", "validate", "test", "predict")}},
+            parser_kwargs={"prog": "taggant", **quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},
             auto_configure_optimizers=False,
         )
     except _BuiltError as built:
@@ -55,7 +55,7 @@ def resolved_configuration() -> Callable[[list[str]], dict[str, Any]]:
             raise TaggantError(f"{said} (in: taggant {' '.join(words)})") from None
         content: dict[str, Any] = found[words[0]].clone().as_dict()
         content.pop("config", None)  # the files that were read; what they say is in the rest
-        return _plain(content)
+        return {name: _plain(value) for name, value in content.items()}
 
     return resolve
 

@@ -1,16 +1,20 @@
 """`taggant sweep`: run an experiment, a grid over configuration keys with repeats, as a graph of commands."""
 
 import argparse
+import importlib.util
+import json
 import os
 import shlex
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
 from taggant_lightning.sweeps.batch import scripts
-from taggant_lightning.sweeps.experiment import Experiment, read_experiment
+from taggant_lightning.sweeps.experiment import Experiment, read_experiment, read_yaml
 from taggant_lightning.sweeps.graph import Graph, Node, build
 from taggant_lightning.sweeps.pace import Pace
 from taggant_lightning.sweeps.processes import Processes, interruptible
@@ -18,6 +22,7 @@ from taggant_lightning.sweeps.results import gather
 from taggant_lightning.sweeps.running import FINISHED, LOG, Execute, facts, finished, run_graph, run_node, seconds_of, tail
 
 INTERRUPTED, REQUEUED = 130, 75
+FEW = 3  # rows that a command may serve and still be tagged with them
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -26,7 +31,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run an experiment: rows that differ in some configuration keys, several repeats each, as a graph of "
         "commands. A command is known by the hash of its resolved configuration; what is finished is not run again, in this "
         "experiment or another, so an interrupted sweep goes on with the same command.",
-        epilog="experiments/README.md tells what an experiment's YAML says. Run from the folder that its paths are relative to: "
+        epilog="experiments/README.md tells what an experiment's YAML says. Run where its paths begin, in "
         "the repository. `taggant table FILE` makes tables and plots of the results.",
     )
     parser.add_argument("experiment", metavar="EXPERIMENT.yaml")
@@ -72,6 +77,8 @@ def run(words: list[str], execute: Execute | None = None) -> None:
         path, arguments.profile, repeats=arguments.repeats, first_seed=arguments.first_seed, rows=arguments.rows
     )
     graph = build(experiment, runs, resolver())
+    if arguments.wandb is not None:
+        graph = logged(graph, experiment, arguments.wandb)
     if arguments.print:
         _print(graph)
     elif arguments.slurm is not None:
@@ -95,7 +102,7 @@ def resolver() -> Any:
 
     def resolve(words: list[str]) -> Any:
         if words[:1] != ["taggant"] or words[1] not in ("fit", "validate", "test", "predict"):
-            return {"words": words, "files": [Path(w).read_text() for v, w in zip(words, words[1:]) if v == "--config"]}
+            return {"words": words, "files": [read_yaml(Path(w)) for v, w in pairwise(words) if v == "--config"]}
         if not parse:
             from taggant_lightning.commands.resolved import resolved_configuration
 
@@ -103,6 +110,38 @@ def resolver() -> Any:
         return parse[0](words[1:])
 
     return resolve
+
+
+def logged(graph: Graph, experiment: Experiment, where: str) -> Graph:
+    """Return the graph with W&B behind each `fit` and `test`; hashes stay, as logging changes no outcome.
+
+    Args:
+        graph: The graph.
+        experiment: Gives the group and the claim's tag.
+        where: `offline` or `online`.
+
+    Raises:
+        TaggantError: If wandb is not installed.
+    """
+    if importlib.util.find_spec("wandb") is None:
+        raise TaggantError(
+            f"wandb={where} needs wandb; run pip install 'taggant-lightning[wandb]', or leave it out"
+        )
+    needed, nodes = graph.rows_of(), dict[str, Node]()
+    for node in graph.nodes.values():
+        words = list(node.words)
+        if words[0] == "taggant" and words[1] in ("fit", "test"):
+            rows = needed[node.hash] if len(needed[node.hash]) <= FEW else []
+            tags = [f"claim-{experiment.claim}", f"profile-{experiment.profile}", node.stage, *rows]
+            settings: dict[str, Any] = {
+                "project": "taggant", "group": experiment.name, "name": node.folder.name, "job_type": node.stage,
+                "offline": where == "offline", "tags": [tag[:64] for tag in tags],
+            }  # fmt: skip
+            words += ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger"]
+            for name, value in settings.items():
+                words += [f"--trainer.logger.{name}", value if isinstance(value, str) else json.dumps(value)]
+        nodes[node.hash] = replace(node, words=words)
+    return Graph(nodes, graph.cells)
 
 
 def _print(graph: Graph) -> None:
@@ -162,6 +201,7 @@ def _slurm(experiment: Experiment, graph: Graph, arguments: argparse.Namespace) 
         )
     folder.mkdir(parents=True, exist_ok=True)
     sweep = [sys.executable, "-m", "taggant_lightning", *_sweep_words(arguments), "--runs", str(Path(arguments.runs).resolve())]
+    sweep += [] if arguments.wandb is None else ["--wandb", arguments.wandb]
     if arguments.results is not None:
         sweep += ["--results", str(Path(arguments.results).resolve())]
     for name, text in scripts(experiment, graph, sweep, folder, Path.cwd()).items():

@@ -83,9 +83,9 @@ def read_experiment(
     Raises:
         TaggantError: If a file is missing or is no YAML, or has entries that are unknown or missing.
     """
-    content = _read_yaml(path)
+    content = read_yaml(path)
     own = Path(profile) if profile.endswith((".yaml", ".yml")) else path.parent.parent / "profiles" / f"{profile}.yaml"
-    scale = _read_yaml(own)
+    scale = read_yaml(own)
     _known(content, _ENTRIES, path)
     _known(scale, _PROFILE_ENTRIES, own)
     for name in ("title", "claim"):
@@ -175,7 +175,12 @@ def _settings(factor: str, given: Any, path: Path) -> list[tuple[str, Tree]]:
     return [(str(v), {"stages": {given["stage"]: {"options": {given["option"]: v}}}}) for v in values]
 
 
-def _read_yaml(path: Path) -> Tree:
+def read_yaml(path: Path) -> Tree:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        TaggantError: If it is missing, or holds something else.
+    """
     import yaml
 
     try:

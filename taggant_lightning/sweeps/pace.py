@@ -74,7 +74,9 @@ class Pace:
         left = self.estimate()
         words = [f"sweep={self.name}", f"done={self.done}", f"running={len(self.running)}", f"left={len(self.left)}"]
         words += [f"failed={self.failed}"] if self.failed else []
-        words.append(f"time_left={'?' if left is None else timedelta(seconds=round(left))}")
+        unseen = {node.stage for node in self.left} - self.seconds.keys()  # stages that nothing is known of yet
+        shown = "?" if left is None else f"{'>' if unseen else ''}{timedelta(seconds=round(left))}"
+        words.append(f"time_left={shown}")
         self._write("taggant: " + " ".join(words), keep=False)
 
     def finish(self) -> None:
