@@ -124,9 +124,7 @@ def logged(graph: Graph, experiment: Experiment, where: str) -> Graph:
         TaggantError: If wandb is not installed.
     """
     if importlib.util.find_spec("wandb") is None:
-        raise TaggantError(
-            f"wandb={where} needs wandb; run pip install 'taggant-lightning[wandb]', or leave it out"
-        )
+        raise TaggantError(f"wandb={where} needs wandb; run pip install 'taggant-lightning[wandb]', or leave it out")
     needed, nodes = graph.rows_of(), dict[str, Node]()
     for node in graph.nodes.values():
         words = list(node.words)

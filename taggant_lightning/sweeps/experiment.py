@@ -137,8 +137,8 @@ def _rows(content: Tree, path: Path) -> list[Row]:
     """Return the named rows, the default where factors vary, then one row a value of each factor, then those of the grid."""
     rows = []
     for name, changes in (content.get("rows") or {}).items():
+        _known(changes or {}, _ROW_ENTRIES, f"{path}: row {name!r}")
         changes = dict(changes or {})
-        _known(changes, _ROW_ENTRIES, f"{path}: row {name!r}")
         published = {str(k): str(v) for k, v in changes.pop("published", {}).items()}
         rows.append(Row(str(name), None, changes, published))
     vary, grid = content.get("vary") or {}, content.get("grid") or {}
