@@ -19,7 +19,7 @@ from taggant_lightning.sweeps.graph import Graph, Node, build
 from taggant_lightning.sweeps.pace import Pace
 from taggant_lightning.sweeps.processes import Processes, interruptible
 from taggant_lightning.sweeps.results import gather
-from taggant_lightning.sweeps.running import FINISHED, LOG, Execute, facts, finished, run_graph, run_node, seconds_of, tail
+from taggant_lightning.sweeps.running import FINISHED, LOG, Execute, expanded, facts, finished, run_graph, run_node, seconds_of, tail
 
 INTERRUPTED, REQUEUED = 130, 75
 FEW = 3  # rows that a command may serve and still be tagged with them
@@ -145,7 +145,7 @@ def logged(graph: Graph, experiment: Experiment, where: str) -> Graph:
 def _print(graph: Graph) -> None:
     for node in graph.nodes.values():
         if not finished(node):
-            print(f"{shlex.join(node.words)} && touch {shlex.quote(str(node.folder / FINISHED))}")
+            print(f"{shlex.join(expanded(node))} && touch {shlex.quote(str(node.folder / FINISHED))}")
 
 
 def _run(experiment: Experiment, graph: Graph, arguments: argparse.Namespace, execute: Execute | None) -> bool:

@@ -14,7 +14,7 @@ _ENTRIES = {
     "title", "claim", "shared_keys", "first_seed", "repeats", "report", "values", "stages", "default", "rows", "vary", "grid",
 }  # fmt: skip
 _STAGE_ENTRIES = {"run", "like", "config", "options"}
-_PROFILE_ENTRIES = {"values", "stages", "slurm"}
+_PROFILE_ENTRIES = {"base", "values", "stages", "slurm"}
 _ROW_ENTRIES = {"report", "values", "published", "stages"}
 
 
@@ -85,9 +85,8 @@ def read_experiment(
     """
     content = read_yaml(path)
     own = Path(profile) if profile.endswith((".yaml", ".yml")) else path.parent.parent / "profiles" / f"{profile}.yaml"
-    scale = read_yaml(own)
+    scale = _read_profile(own)
     _known(content, _ENTRIES, path)
-    _known(scale, _PROFILE_ENTRIES, own)
     for name in ("title", "claim"):
         if name not in content:
             raise TaggantError(f"{path} has no entry {name}; add it")
@@ -119,6 +118,14 @@ def read_experiment(
         rows=kept,
         slurm=[str(line) for line in scale.get("slurm", [])],
     )
+
+
+def _read_profile(path: Path) -> Tree:
+    """Read a profile on top of its base, which lies beside it."""
+    content = read_yaml(path)
+    _known(content, _PROFILE_ENTRIES, path)
+    base = content.pop("base", None)
+    return content if base is None else merge(_read_profile(path.parent / str(base)), content)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:

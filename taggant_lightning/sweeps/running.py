@@ -123,13 +123,19 @@ def run_node(node: Node, execute: Execute) -> int:
 
 def prepare(node: Node) -> list[str]:
     """Clear what an attempt has left, and return the command; a training goes on from its last checkpoint instead."""
-    if node.words[:2] == ["taggant", "fit"]:
+    words = expanded(node)
+    if words[:2] == ["taggant", "fit"]:
         last = node.folder / "checkpoints" / "last.ckpt"
-        return [*node.words, "--ckpt_path", str(last)] if last.is_file() else node.words
+        return [*words, "--ckpt_path", str(last)] if last.is_file() else words
     for path in node.folder.iterdir():
         if path.name not in (LOCK, LOG):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return node.words
+    return words
+
+
+def expanded(node: Node) -> list[str]:
+    """Return a command with environment variables such as $TAGGANT_DATA in place; the hash knows their names only."""
+    return [os.path.expandvars(word) for word in node.words]
 
 
 def program(words: list[str]) -> list[str]:

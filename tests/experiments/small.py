@@ -25,8 +25,9 @@ def tiny_profile(folder: Path) -> Path:
     data = {"data": {"class_path": "ImageDataModule", "init_args": {**arguments, "augment": "simple"}}}
     (folder / "data.yaml").write_text(yaml.safe_dump(data))
     content["values"] |= {"data": str(folder / "data.yaml"), **TINY}
-    options = content["stages"]["signature"]["options"]
-    options |= {"trainer.callbacks.steps": 2, "trainer.callbacks.images_per_key": 4, "trainer.callbacks.min_images_per_key": 1}
+    content["base"] = str(ROOT / "experiments" / "profiles" / content["base"])
+    little = {"trainer.callbacks.steps": 2, "trainer.callbacks.images_per_key": 4, "trainer.callbacks.min_images_per_key": 1}
+    content["stages"] = {"signature": {"options": little}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return folder / "tiny.yaml"
 
@@ -34,6 +35,15 @@ def tiny_profile(folder: Path) -> Path:
 TINY: dict[str, Any] = {
     "other_model": "conf/model/small_mlp.yaml",
     "epochs": 2,
+    "epochs_half": 2,
+    "epochs_quarter": 2,
+    "epochs_tenth": 2,
+    "rounds": [1, 2],
+    "steps_a_round": 1,
+    "few_steps": 1,
+    "other_images": 60,
+    "autoencoder_epochs": 1,
+    "student": "small_mlp",
     "half": "epoch-1.ckpt",
     "three_quarters": "epoch-1.ckpt",
     "finetuning_epochs": 1,
