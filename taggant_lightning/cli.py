@@ -22,6 +22,7 @@ COMMANDS = {
     "report": ("report", "one self-contained page on detections, for a person to read and print"),
     "release": ("release", "write the signed dataset, read it back and check it"),
     "convert": ("convert", "write .beton files for the fast loader (--data.backend ffcv)"),
+    "inspect": ("inspect", "look for images that do not belong, as a suspicious user of a dataset would"),
 }
 
 
