@@ -25,6 +25,7 @@ _EPILOG = """detectors, each with its source in taggant_lightning/stealth/detect
   spectral_signatures    how far out in the direction in which the class spreads most
   activation_clustering  membership of the smaller of two clusters of the class
   loss_quantile          share of images that the model fits better
+  low_loss               share of images that the model fits worse; an early checkpoint shows what is learned first
   high_frequency         energy of the stored pixels' high frequencies; looks at no model
 
 examples:
@@ -37,8 +38,8 @@ A model that was trained on the data looks at its own training images. scores.cs
 the most suspicious. The owner, who knows which images are signed, measures with --truth how well they hide: metrics.json,
 roc.json and roc.png hold aggregates only and name no image. With the originals as data and --truth, the same figures are the
 control: what sets those images apart before they are signed. --remove writes kept.npz, to train on again with
---data.source npz --data.root kept.npz. Further options --data.NAME VALUE override the configuration. knn compares all pairs
-of images: 50,000 take minutes on a CPU, a million too long; name the others then.
+--data.source npz --data.root kept.npz --data.train_subset null. Further options --data.NAME VALUE override the configuration.
+knn compares all pairs of images: 50,000 take minutes on a CPU, a million too long; name the other detectors then.
 """
 
 

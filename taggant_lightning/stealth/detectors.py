@@ -168,6 +168,18 @@ def loss_quantile(losses: Scores) -> Scores:
     return np.asarray((rankdata(losses) - 0.5) / len(losses), dtype=np.float64)
 
 
+def low_loss(losses: Scores) -> Scores:
+    """Score images by the share of images with a larger loss, 0 to 1: the other side of `loss_quantile`.
+
+    Changed pixels can make an image easier to fit. Li et al.: Anti-backdoor learning, NeurIPS 2021, isolate poisons as the
+    images of least loss after a few epochs; an early checkpoint serves for that.
+
+    Args:
+        losses: (N,) cross-entropy of each training image.
+    """
+    return np.asarray(1 - loss_quantile(losses))
+
+
 def high_frequency(energies: Scores) -> Scores:
     """Score images by the energy of their high frequencies, which added noise raises; no model is needed.
 
@@ -189,6 +201,7 @@ DETECTORS: dict[str, Callable[[Evidence], Scores]] = {
     "spectral_signatures": lambda seen: spectral_signatures(seen.features, seen.labels),
     "activation_clustering": lambda seen: activation_clustering(seen.features, seen.labels),
     "loss_quantile": lambda seen: loss_quantile(seen.losses),
+    "low_loss": lambda seen: low_loss(seen.losses),
     "high_frequency": _high_frequency,
 }
 

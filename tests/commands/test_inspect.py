@@ -10,6 +10,7 @@ import torch
 
 from taggant_lightning import ImageClassifier, ImageDataModule
 from taggant_lightning.cli import main
+from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.models.classifier import CHECKPOINT_ENTRY
 from taggant_lightning.stealth.detectors import DETECTORS
@@ -86,6 +87,18 @@ def test_with_truth(setup: list[str], signature: str, tmp_path: Path, capsys: py
     assert "most suspicious" not in shown
 
 
+def test_only_changed_images_in_use_count(setup: list[str], tmp_path: Path) -> None:
+    source = ImageDataModule("npz", str(tmp_path / "tiny.npz")).train_source
+    in_use = ImageDataModule("npz", str(tmp_path / "tiny.npz"), train_subset=40).train_indices.tolist()
+    absent = next(i for i in range(60) if i not in in_use)
+    made = sign(source, tuple(sorted([absent, *in_use[:3]])), bound=120)
+    made.steps[made.indices.tolist().index(in_use[0])][:] = 0  # came out unchanged
+    folder = str(made.save(tmp_path / "signature"))
+    words = [*setup, "--data", "SignedDataModule", "--data.signature", folder, "--data.train_subset", "40", "--truth", folder]
+    assert main([*words, "--detectors", "loss_quantile", "--out", str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["signed_share"] == 2 / 40
+
+
 def test_the_originals_are_the_control(
     setup: list[str], signature: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,7 +117,9 @@ def test_removal(setup: list[str], signature: str, tmp_path: Path, capsys: pytes
     assert main(words) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["removed_signed"] == metrics["removed_precision"] > 0.8  # six are signed and six removed
-    kept = ImageDataModule("npz", str(out / "kept.npz"), image_size=8)
+    # As the help says: the same configuration, whatever subset it names, with the file in place of its source.
+    again = ["--data.train_subset", "60", "--data.source", "npz", "--data.root", str(out / "kept.npz")]
+    kept = read_data([setup[2]], [*again, "--data.train_subset", "null"])
     data = ImageDataModule("npz", str(tmp_path / "tiny.npz"), image_size=8)
     assert len(kept.train_source) == 54
     assert kept.num_classes == 3

@@ -14,6 +14,7 @@ from taggant_lightning.stealth.detectors import (
     high_frequency,
     knn,
     loss_quantile,
+    low_loss,
     spectral_signatures,
 )
 
@@ -106,6 +107,7 @@ def test_activation_clustering_of_a_class_without_two_clusters_is_silent() -> No
 def test_loss_and_pixels() -> None:
     losses = np.array([0.3, 0.1, 0.1, 9.0])
     assert loss_quantile(losses).tolist() == [0.625, 0.25, 0.25, 0.875]
+    assert low_loss(losses).tolist() == [0.375, 0.75, 0.75, 0.125]
     assert high_frequency(losses).tolist() == losses.tolist()
     seen = Evidence(np.zeros((4, 2), np.float32), losses, np.zeros(4, np.int64), losses)
     assert DETECTORS["high_frequency"](seen).argmax() == 3
