@@ -14,6 +14,11 @@ from taggant_lightning.stealth.detectors import NOISE
 from taggant_lightning.stealth.roc import Roc, area, found_at, roc
 from taggant_lightning.stealth.traces import high_frequency_energy
 
+# No index: which images are signed is a secret.
+OTHER = (
+    "truth: the data's images are not those that the Signature changes, in its order; write the configuration of the data that "
+    "were signed, with --data SignedDataModule --data.signature DIR"
+)
 RATES = {"found_at_1": 0.01, "found_at_5": 0.05}
 
 
@@ -42,6 +47,8 @@ def truth(data: ImageDataModule, signature: Signature) -> Truth:
     """
     source, in_use = data.train_source, set(data.train_indices.tolist())
     chosen, applied = [], 0
+    if len(signature) and int(signature.indices.max()) >= len(source):  # the release of a subset numbers its images anew
+        raise TaggantError(OTHER)
     for position, (index, steps) in enumerate(zip(signature.indices.tolist(), signature.steps, strict=True)):
         if index not in in_use or not np.any(steps):
             continue
@@ -50,11 +57,7 @@ def truth(data: ImageDataModule, signature: Signature) -> Truth:
         if pixels.shape == steps.shape and pixel_digest((pixels.astype(np.int16) - steps).astype(np.uint8)) == wanted:
             applied += 1
         elif pixel_digest(pixels) != wanted:
-            # No index: which images are signed is a secret.
-            raise TaggantError(
-                "truth: the data's images are not those that the Signature changes, in its order; write the data that "
-                "were signed with --data SignedDataModule --data.signature DIR"
-            )
+            raise TaggantError(OTHER)
     if applied not in (0, len(chosen)):
         raise TaggantError(
             f"truth: {applied} of {len(chosen)} images are signed in the data; inspect the whole release or none"

@@ -11,6 +11,7 @@ import torch
 from taggant_lightning import ImageClassifier, ImageDataModule
 from taggant_lightning.cli import main
 from taggant_lightning.commands.read_data import read_data
+from taggant_lightning.commands.release import publish
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.models.classifier import CHECKPOINT_ENTRY
 from taggant_lightning.stealth.detectors import DETECTORS
@@ -142,6 +143,26 @@ def test_a_release_in_order_is_known_by_its_pixels(setup: list[str], signature: 
     words = [*setup, "--data.root", str(tmp_path / "published.npz"), "--truth", signature, "--out", str(tmp_path / "out")]
     assert main([*words, "--detectors", "high_frequency"]) == 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["high_frequency_auc"] > 0.95
+
+
+@pytest.mark.parametrize("subset", [60, 40])
+def test_a_written_release(
+    setup: list[str], signature: str, tmp_path: Path, subset: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ImageDataModule("npz", str(tmp_path / "tiny.npz"), train_subset=subset)
+    own = Signature.load(signature)
+    if subset < 60:
+        own = sign(data.train_source, tuple(data.train_indices.tolist()[-3:]), bound=120)
+    truth = str(own.save(tmp_path / "own"))
+    publish(data, own, tmp_path / "release")
+    words = [*setup, "--data", "SignedDataModule", "--data.release", str(tmp_path / "release"), "--truth", truth]
+    done = main([*words, "--detectors", "high_frequency", "--out", str(tmp_path / "out")])
+    if subset == 60:
+        assert done == 0
+        assert json.loads((tmp_path / "out" / "metrics.json").read_text())["high_frequency_auc"] > 0.95
+    else:  # places in it are no indices of the source: the owner names her Signature instead
+        assert done == 2
+        assert "with --data SignedDataModule --data.signature DIR" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
