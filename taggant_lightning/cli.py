@@ -23,6 +23,7 @@ COMMANDS = {
     "release": ("release", "write the signed dataset, read it back and check it"),
     "sweep": ("sweep", "run an experiment: rows × repeats of commands, as a graph that is never run twice"),
     "convert": ("convert", "write .beton files for the fast loader (--data.backend ffcv)"),
+    "inspect": ("inspect", "look for images that do not belong, as a suspicious user of a dataset would"),
 }
 
 
