@@ -63,8 +63,8 @@ def sweep_figure(results: Sequence[Results], style: str) -> bytes:
         for name, axis in zip(shown, places, strict=True):
             _panel(axis, line.rows, name)
             axis.set_xlabel(_PANELS[name])
-        places[0].set_title(line.title, loc="left", fontsize=10)
-        places[0].set_yticks(range(len(line.rows)), [row.name for row in line.rows], fontsize=9)
+        places[0].set_title(_literal(line.title), loc="left", fontsize=10)
+        places[0].set_yticks(range(len(line.rows)), [_literal(row.name) for row in line.rows], fontsize=9)
         for axis in places[1:]:
             axis.set_yticks(range(len(line.rows)), [])
     return _bytes(figure, style)
@@ -86,6 +86,11 @@ def _panel(axis: Any, rows: Sequence[Row], name: str) -> None:
         axis.set_xlim(right=max(0.3, axis.get_xlim()[1]))
     axis.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top, as in the table
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def _literal(text: str) -> str:
+    """Return text that matplotlib shows as it is: between dollars it would read formulae."""
+    return text.replace("$", r"\$")
 
 
 def _bytes(figure: Any, style: str) -> bytes:
