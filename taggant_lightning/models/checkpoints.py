@@ -2,12 +2,16 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from taggant_lightning.files import forget_leftovers, write_atomic
+
+if TYPE_CHECKING:
+    from taggant_lightning.models.classifier import ImageClassifier
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -27,3 +31,21 @@ class AtomicCheckpoints(TorchCheckpointIO):
         place.parent.mkdir(parents=True, exist_ok=True)
         forget_leftovers(place)
         write_atomic(place, content.getvalue())
+
+
+def write_classifier(model: "ImageClassifier", path: Path) -> None:
+    """Write a model as a checkpoint that `taggant test`, `load_classifier` and fine-tuning take, without training to resume.
+
+    Args:
+        model: The model; a subclass is written as a plain ImageClassifier.
+        path: The file; its folder is made where it is missing.
+    """
+    checkpoint: dict[str, Any] = {
+        # Lightning migrates checkpoints from the version named here, and reads no file without one.
+        "pytorch-lightning_version": lightning.__version__,
+        "epoch": 0,
+        "global_step": 0,
+        "state_dict": {name: value.detach().cpu().clone() for name, value in model.state_dict().items()},
+    }
+    model.on_save_checkpoint(checkpoint)
+    AtomicCheckpoints().save_checkpoint(checkpoint, path)
