@@ -10,10 +10,9 @@ right only where the models are near each other. `taggant test` takes the first 
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.models.checkpoints import write_classifier
+from taggant_lightning.models.checkpoints import checkpoint_in, write_classifier
 from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.models.compression import average
 
@@ -26,8 +25,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="not used: the step draws nothing")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for model.ckpt")
     arguments = parser.parse_args(words)
-    out = Path(arguments.out) / "model.ckpt"
     try:
+        out = checkpoint_in(arguments.out, arguments.checkpoint)
         models = [load_classifier(name) for name in arguments.checkpoint]
         average(models, arguments.weight)
         write_classifier(models[0], out)

@@ -11,13 +11,12 @@ override the configuration. The same thing within `taggant fit` is --model Disti
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import lightning.pytorch as pl
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.models.checkpoints import write_classifier
+from taggant_lightning.models.checkpoints import checkpoint_in, write_classifier
 from taggant_lightning.models.distillation import Distillation
 
 
@@ -25,8 +24,8 @@ def main(words: Sequence[str] | None = None) -> None:
     """Run the step."""
     parser = _parser()
     arguments, overrides = parser.parse_known_args(words)
-    out = Path(arguments.out) / "model.ckpt"
     try:
+        out = checkpoint_in(arguments.out, [arguments.teacher])
         if strange := [word for word in overrides if word.startswith("-") and not word.startswith("--data")]:
             raise TaggantError(
                 f"{strange[0]} is no option of this step; see --help, and write --data.NAME VALUE for the data's"

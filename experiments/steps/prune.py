@@ -9,10 +9,9 @@ model configuration as for the checkpoint.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.models.checkpoints import write_classifier
+from taggant_lightning.models.checkpoints import checkpoint_in, write_classifier
 from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.models.compression import prune_by_magnitude
 
@@ -25,8 +24,8 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="not used: the step draws nothing")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for model.ckpt")
     arguments = parser.parse_args(words)
-    out = Path(arguments.out) / "model.ckpt"
     try:
+        out = checkpoint_in(arguments.out, [arguments.checkpoint])
         model = load_classifier(arguments.checkpoint)
         prune_by_magnitude(model.model, arguments.share)
         write_classifier(model, out)

@@ -1,6 +1,7 @@
 """Checkpoints that are written whole or not at all."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import lightning
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import forget_leftovers, write_atomic
 
 if TYPE_CHECKING:
@@ -49,3 +51,21 @@ def write_classifier(model: "ImageClassifier", path: Path) -> None:
     }
     model.on_save_checkpoint(checkpoint)
     AtomicCheckpoints().save_checkpoint(checkpoint, path)
+
+
+def checkpoint_in(folder: str, read: Sequence[str]) -> Path:
+    """Return where a step writes its model: `model.ckpt` in a folder.
+
+    Args:
+        folder: The folder; need not exist.
+        read: Checkpoints that the step reads.
+
+    Raises:
+        TaggantError: If the folder is a file, or the step would overwrite what it reads.
+    """
+    path = Path(folder) / "model.ckpt"
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise TaggantError(f"out={folder} is a file; name a folder")
+    if path.resolve() in [Path(name).resolve() for name in read]:
+        raise TaggantError(f"out={folder} would overwrite the checkpoint {path}, which is read; name another folder")
+    return path

@@ -193,6 +193,17 @@ def test_refusals(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_overwrites_nothing_it_reads(step: str, tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = words(step, tmp_path, config)
+    first = (tmp_path / "a.ckpt").rename(tmp_path / "model.ckpt")
+    given = [str(first) if word.endswith("a.ckpt") else word for word in given]
+    before = first.read_bytes()
+    assert "would overwrite the checkpoint" in refused(STEPS[step][0], [*given, "--out", str(tmp_path)], capsys)
+    assert first.read_bytes() == before
+    assert "is a file; name a folder" in refused(STEPS[step][0], [*given, "--out", config], capsys)
+
+
 def test_averages_that_make_no_sense(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = ["--checkpoint", saved(tmp_path / "a.ckpt"), "--out", str(tmp_path)]
     assert "an average needs at least 2 models and 1 is given" in refused(average.main, one, capsys)
