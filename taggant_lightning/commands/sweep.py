@@ -19,7 +19,18 @@ from taggant_lightning.sweeps.graph import Graph, Node, build
 from taggant_lightning.sweeps.pace import Pace
 from taggant_lightning.sweeps.processes import Processes, interruptible
 from taggant_lightning.sweeps.results import gather
-from taggant_lightning.sweeps.running import FINISHED, LOG, Execute, expanded, facts, finished, run_graph, run_node, seconds_of, tail
+from taggant_lightning.sweeps.running import (
+    FINISHED,
+    LOG,
+    Execute,
+    expanded,
+    facts,
+    finished,
+    run_graph,
+    run_node,
+    seconds_of,
+    tail,
+)
 
 INTERRUPTED, REQUEUED = 130, 75
 FEW = 3  # rows that a command may serve and still be tagged with them
@@ -177,8 +188,8 @@ def _results(experiment: Experiment, graph: Graph, arguments: argparse.Namespace
     path.parent.mkdir(parents=True, exist_ok=True)
     results = gather(experiment, graph, shlex.join(["taggant", *_sweep_words(arguments), "--run"]))
     write_json(path, results)
-    missing = f" missing={len(results['missing'])}" if results["missing"] else ""
-    print(f"taggant: results={path}{missing}", flush=True)
+    unfinished = f" unfinished={len(results['unfinished'])}" if results["unfinished"] else ""
+    print(f"taggant: results={path}{unfinished}", flush=True)
 
 
 def _sweep_words(arguments: argparse.Namespace) -> list[str]:

@@ -24,7 +24,7 @@ _ENTRIES: dict[str, tuple[type, ...]] = {
     "repeats": (int,),
     "hours": (int, float),
     "rows": (list,),
-    "failed": (list,),
+    "unfinished": (list,),
     "commit": (str, type(None)),
     "hardware": (str,),
 }

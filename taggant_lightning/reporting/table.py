@@ -9,7 +9,7 @@ from taggant_lightning.reporting.results_file import COUNTS, LOG10_P, Repeat, Re
 from taggant_lightning.statistics import combine, mean_sd, median
 
 Kind = Literal["text", "count", "value", "share", "hits", "log10"]
-NAMES_SHOWN = 5  # of failed nodes
+NAMES_SHOWN = 5  # of unfinished commands
 
 
 @dataclass(frozen=True)
@@ -209,17 +209,10 @@ def _caption(entries: Mapping[str, Any], columns: Sequence[Column], rows: Sequen
         sentences.append("± is the sample standard deviation over the repeats.")
     if SUMMARY in columns:
         sentences.append("Repeats that share keys depend on one another, so their summary is not a p-value.")
-    if failed := entries["failed"]:
-        names = [_name(node) for node in failed]
+    if unfinished := entries["unfinished"]:
+        names = [str(name) for name in unfinished]
         more = ", …" if len(names) > NAMES_SHOWN else ""
-        sentences.append(f"Failed nodes: {len(names)} ({', '.join(names[:NAMES_SHOWN])}{more}).")
+        sentences.append(f"Commands that did not finish: {len(names)} ({', '.join(names[:NAMES_SHOWN])}{more}).")
     if isinstance(command := entries.get("command"), str):
         sentences.append(f"Made by `{command}`.")
     return sentences
-
-
-def _name(node: Any) -> str:
-    """Return the name of a node that failed, whether it is told as text or as an object."""
-    if isinstance(node, Mapping):
-        return next((str(node[entry]) for entry in ("node", "name", "row") if entry in node), "unnamed")
-    return str(node)

@@ -8,7 +8,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.files import read_json
 from taggant_lightning.sweeps.experiment import Experiment
-from taggant_lightning.sweeps.graph import Graph, Node
+from taggant_lightning.sweeps.graph import Graph
 from taggant_lightning.sweeps.running import finished, seconds_of
 
 SCHEMA = 1
@@ -31,7 +31,6 @@ def gather(experiment: Experiment, graph: Graph, command: str) -> dict[str, Any]
         values = {k: v for node in cell.reported for k, v in figures(node.folder).items()} if ready else {}
         nodes = {node.stage: node.hash[:12] for node in cell.reported}
         entry["repeats"].append({"seed": cell.seed, "values": values, "nodes": nodes})
-    needed = graph.rows_of()
     seconds = [seconds_of(node) or 0.0 for node in graph.nodes.values()]
     return {
         "schema_version": SCHEMA,
@@ -46,7 +45,7 @@ def gather(experiment: Experiment, graph: Graph, command: str) -> dict[str, Any]
         "hours": round(sum(seconds) / 3600, 3),
         "nodes": len(graph.nodes),
         "rows": list(rows.values()),
-        "missing": [_missing(node, needed) for node in graph.nodes.values() if not finished(node)],
+        "unfinished": [node.folder.name for node in graph.nodes.values() if not finished(node)],
         **provenance(),
     }
 
@@ -73,7 +72,3 @@ def figures(folder: Path) -> dict[str, Any]:
             f"{folder} holds no figures: no detection.json, test/metrics.csv or metrics.json; report another stage"
         )
     return found
-
-
-def _missing(node: Node, needed: dict[str, list[str]]) -> dict[str, Any]:
-    return {"stage": node.stage, "hash": node.hash[:12], "rows": needed.get(node.hash, [])}

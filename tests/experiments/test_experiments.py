@@ -19,7 +19,7 @@ def test_experiment_runs_small(path: Path, tmp_path: Path, monkeypatch: pytest.M
     sweep(path, tmp_path, "--run", "--profile", str(tiny_profile(tmp_path)))
     results = json.loads((tmp_path / "runs" / f"{path.parent.name}-tiny.json").read_text())
     content = yaml.safe_load(path.read_text())
-    assert results["missing"] == []
+    assert results["unfinished"] == []
     assert {row["row"] for row in results["rows"]} >= set(content.get("rows") or {})
     for row in results["rows"]:
         assert len(row["repeats"]) == 1

@@ -52,7 +52,7 @@ def contents(*rows: dict[str, Any], **more: Any) -> dict[str, Any]:
         "command": "taggant sweep scenarios.yaml --run",
         "hours": 0.8,
         "rows": list(rows) or [row(name, hits) for name, (hits, _, _) in PUBLISHED.items()],
-        "failed": [],
+        "unfinished": [],
         "commit": "0123abc",
         "hardware": "2 x a CPU",
         **more,
@@ -85,7 +85,7 @@ def test_what_is_missing() -> None:
     del failed[3]["values"]["accuracy"]
     clean[0]["values"] = {"accuracy": 0.25, "gap": -0.02, "unknown": None}
     rows = [{**row("failed", ()), "repeats": failed}, {**row("clean", ()), "repeats": clean}]
-    made = table(*rows, failed=[{"node": "bob-201"}, "bob-301"])
+    made = table(*rows, unfinished=["bob-201", "bob-301"])
     assert made.rows[0][COUNT] == Count(3, 4)
     assert made.rows[0][HITS] == Hits((2, None, 3, 5), (10, None, 10, 10))
     figure = made.rows[0][KEY_ACCURACY]
@@ -97,10 +97,10 @@ def test_what_is_missing() -> None:
     assert first["accuracy, %"] == "28.0 ± 1.4 (n = 2)"
     assert (second["accuracy, %"], second["gap"], second["hits"], second["log10 p (Fisher)"]) == ("25.0", "−0.0200", "–", "–")
     assert "unknown" not in second
-    assert "Failed nodes: 2 (bob-201, bob-301)." in made.caption
-    assert "Failed" not in " ".join(table().caption)
-    many = table(failed=[{"why": "?"}] * 7).caption
-    assert "Failed nodes: 7 (unnamed, unnamed, unnamed, unnamed, unnamed, …)." in many
+    assert "Commands that did not finish: 2 (bob-201, bob-301)." in made.caption
+    assert "did not finish" not in " ".join(table().caption)
+    many = table(unfinished=["bob"] * 7).caption
+    assert "Commands that did not finish: 7 (bob, bob, bob, bob, bob, …)." in many
 
 
 def test_shared_keys_have_another_heading() -> None:
