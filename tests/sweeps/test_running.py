@@ -92,7 +92,7 @@ def start(path: Path, *words: str) -> subprocess.Popen[str]:
 
 
 def wait_for(folder: Path, entries: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(journal(folder)) < entries:
         assert time.monotonic() < deadline, journal(folder)
         time.sleep(0.02)
@@ -109,13 +109,13 @@ def test_interrupted_twice_and_begun_again(number: int, tmp_path: Path) -> None:
         process = start(path)
         wait_for(tmp_path, seen + 2)  # one command has ended, and another runs
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=180)
         assert process.returncode == (-number if number == signal.SIGKILL else 130)
         if number != signal.SIGKILL:
             assert "interrupted; the same command goes on where this one stopped" in said
         seen = len(journal(tmp_path))
     process = start(path)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode == 0
     assert values(tmp_path) == {"a": [{"value": 5.0}, {"value": 6.0}], "b": [{"value": 6.0}, {"value": 7.0}]}
     # Six commands; each interruption cost the one that ran, and nothing that was finished ran again.
