@@ -20,8 +20,11 @@ COMMANDS = {
     "predict": ("training", "write a model's ranked labels to predictions.csv"),
     "detect": ("detect", "ask somebody else's model (file, service, predictions) and reach the verdict"),
     "report": ("report", "one self-contained page on detections, for a person to read and print"),
+    "table": ("table", "tables and plots of experiments' results"),
     "release": ("release", "write the signed dataset, read it back and check it"),
+    "sweep": ("sweep", "run an experiment: rows × repeats of commands, as a graph that is never run twice"),
     "convert": ("convert", "write .beton files for the fast loader (--data.backend ffcv)"),
+    "inspect": ("inspect", "look for images that do not belong, as a suspicious user of a dataset would"),
 }
 
 

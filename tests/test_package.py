@@ -18,7 +18,7 @@ RANK = {
     "": 0, "errors": 0, "streams": 1, "files": 1, "statistics": 1, "parallel": 1,
     "models": 2, "data": 2, "access": 2, "evidence": 2,
     "taggants": 3, "reporting": 3,
-    "stealth": 4, "planning": 4,
+    "stealth": 4, "planning": 4, "sweeps": 4,
     "commands": 5, "cli": 6, "__main__": 7,
 }  # fmt: skip
 

@@ -95,6 +95,7 @@ def write_data(out: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], 
     """
     test = data.test_source
     everything = pixels_of(test, np.arange(len(test)))
+    out.mkdir(parents=True, exist_ok=True)
     write_npz(out / DATA, images, labels, everything, test.labels, data.train_source.classes)
     print(f"wrote {out / DATA}: {len(images)} training images, {len(test)} test images, {data.num_classes} classes")
 

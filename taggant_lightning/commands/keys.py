@@ -1,6 +1,7 @@
 """`taggant keys …`: draw a KeySet, at once or by a promise and a public beacon; show and check it; hand its queries out."""
 
 import argparse
+import hashlib
 import secrets
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,11 @@ def _drawing_options(new: argparse.ArgumentParser) -> None:
     new.add_argument("--stop", type=float, metavar="L", help="log10 p at which sequential_top_k stops (-6)")
     new.add_argument("--batch-size", type=int, metavar="B", help="keys a batch, for reveals in parts; one batch unless given")
     new.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words; goes into the commitment")
-    new.add_argument("--secret-file", metavar="F", help="file with the secret in hexadecimal; a fresh one unless given")
+    secret = new.add_mutually_exclusive_group()
+    secret.add_argument("--secret-file", metavar="F", help="file with the secret in hexadecimal; a fresh one unless given")
+    secret.add_argument(
+        "--demo-seed", type=int, metavar="N", help="keys that anybody can draw again, for experiments; claims refuse them"
+    )
 
 
 def run(words: list[str]) -> None:
@@ -116,6 +121,8 @@ def _new(arguments: argparse.Namespace) -> None:
 
 
 def _secret(arguments: argparse.Namespace) -> bytes:
+    if arguments.demo_seed is not None:
+        return hashlib.sha256(f"taggant keys --demo-seed {arguments.demo_seed}".encode()).digest()
     return secrets.token_bytes(32) if arguments.secret_file is None else read_secret(Path(arguments.secret_file))
 
 
@@ -139,6 +146,7 @@ def _drawing(arguments: argparse.Namespace, secret: bytes) -> dict[str, Any]:
         "batches": None if size is None else [size] * (arguments.num_keys // size),
         "statement": arguments.statement,
         "secret": secret,
+        "demo_only": arguments.demo_seed is not None,
     }
 
 
@@ -177,6 +185,9 @@ def _fulfil(arguments: argparse.Namespace) -> None:
 
 
 def _tell(keys: KeySet, folder: Path) -> None:
+    if keys.header["demo_only"]:
+        print(f"{len(keys)} keys in {folder}, for experiments only: anybody can draw them, and claims refuse them")
+        return
     print(f"{len(keys)} keys in {folder} (secret: keep it, copy it, never publish it)")
     print(f"publish this before the release:\ncommitment {keys.commitment}")
 

@@ -34,6 +34,7 @@ from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
 from taggant_lightning.models.checkpoints import AtomicCheckpoints
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
+from taggant_lightning.models.distillation import Distillation  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.reporting.progress import progress_bar
 from taggant_lightning.reporting.throughput import Throughput

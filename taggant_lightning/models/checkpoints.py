@@ -1,13 +1,19 @@
 """Checkpoints that are written whole or not at all."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lightning
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
+from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import forget_leftovers, write_atomic
+
+if TYPE_CHECKING:
+    from taggant_lightning.models.classifier import ImageClassifier
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
@@ -27,3 +33,39 @@ class AtomicCheckpoints(TorchCheckpointIO):
         place.parent.mkdir(parents=True, exist_ok=True)
         forget_leftovers(place)
         write_atomic(place, content.getvalue())
+
+
+def write_classifier(model: "ImageClassifier", path: Path) -> None:
+    """Write a model as a checkpoint that `taggant test`, `load_classifier` and fine-tuning take, without training to resume.
+
+    Args:
+        model: The model; a subclass is written as a plain ImageClassifier.
+        path: The file; its folder is made where it is missing.
+    """
+    checkpoint: dict[str, Any] = {
+        # Lightning migrates checkpoints from the version named here, and reads no file without one.
+        "pytorch-lightning_version": lightning.__version__,
+        "epoch": 0,
+        "global_step": 0,
+        "state_dict": {name: value.detach().cpu().clone() for name, value in model.state_dict().items()},
+    }
+    model.on_save_checkpoint(checkpoint)
+    AtomicCheckpoints().save_checkpoint(checkpoint, path)
+
+
+def checkpoint_in(folder: str, read: Sequence[str]) -> Path:
+    """Return where a step writes its model: `model.ckpt` in a folder.
+
+    Args:
+        folder: The folder; need not exist.
+        read: Checkpoints that the step reads.
+
+    Raises:
+        TaggantError: If the folder is a file, or the step would overwrite what it reads.
+    """
+    path = Path(folder) / "model.ckpt"
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise TaggantError(f"out={folder} is a file; name a folder")
+    if path.resolve() in [Path(name).resolve() for name in read]:
+        raise TaggantError(f"out={folder} would overwrite the checkpoint {path}, which is read; name another folder")
+    return path

@@ -19,7 +19,8 @@ def new_figure(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any,
     return figure, axes
 
 
-def _save(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure as PNG, without the name of what wrote it, and forget it."""
     import matplotlib.pyplot as plt
 
     figure.savefig(path, dpi=110, metadata={"Software": None})
@@ -54,7 +55,7 @@ def signed_panel(
             axis.set_yticks([])
             if column == 0:
                 axis.set_ylabel(names[row], rotation=0, ha="right", va="center", fontsize=10)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def hit_curves(
@@ -79,4 +80,4 @@ def hit_curves(
     axis.set(xlabel="epoch of the model's training", ylabel=f"key hits of {num_keys}", ylim=(0, num_keys + 0.5))
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -237,16 +237,21 @@ class TaggantSigning(Callback):
                 self._snapshots.forget()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say so if a checkpoint of a finished training left nothing to train, and so nothing was signed.
+        """Craft with the weights of a checkpoint whose training had ended before, so that there was no epoch to train.
 
         Raises:
-            TaggantError: If nothing is signed.
+            TaggantError: If `after_epochs` names rounds, which belong between epochs of a training.
         """
-        if not self._rounds and not _quick(trainer):
+        if self._rounds or _quick(trainer):
+            return
+        if self.after_epochs is not None:
             raise TaggantError(
-                f"training had ended before, after epoch {trainer.current_epoch}, and nothing is signed; train at least one"
-                " more epoch (--trainer.max_epochs), or start without --ckpt_path"
+                f"training had ended before, after epoch {trainer.current_epoch}, and nothing is signed; leave "
+                f"after_epochs={self.after_epochs} out to sign with the checkpoint as it is, or start without --ckpt_path"
             )
+        self._round(trainer, pl_module, trainer.current_epoch)
+        if trainer.is_global_zero:
+            self._snapshots.forget()
 
     @property
     def state_key(self) -> str:

@@ -216,15 +216,30 @@ def test_a_longer_training_of_a_signed_one_is_refused(folders: tuple[str, str, P
                 fit(UsersOwn(), datamodule=data, ckpt_path=checkpoint, weights_only=True)
 
 
-def test_a_finished_training_that_nobody_signed_is_told(folders: tuple[str, str, Path]) -> None:
+def test_a_finished_training_is_signed_as_it_is(folders: tuple[str, str, Path]) -> None:
     saving = pl.callbacks.ModelCheckpoint(folders[2] / "ckpt", every_n_epochs=1, save_top_k=-1)
-    data = ImageDataModule("npz", folders[0], batch_size=20)
-    trainer(folders[2], 2, saving, SeededSteps()).fit(UsersOwn(), datamodule=data)
-    callback = TaggantSigning(folders[1], str(folders[2] / "s"), **QUICK)
-    with pytest.raises(TaggantError, match="training had ended before, after epoch 2, and nothing is signed"):
+    straight = run(folders, "straight", saving, epochs=2, snapshots=[])
+
+    def later(name: str, **options: Any) -> TaggantSigning:
+        callback = TaggantSigning(folders[1], str(folders[2] / name), **{**QUICK, **options})
         trainer(folders[2], 2, callback, SeededSteps()).fit(
-            UsersOwn(), datamodule=data, ckpt_path=folders[2] / "ckpt" / "epoch=1-step=6.ckpt", weights_only=True
+            UsersOwn(),
+            datamodule=ImageDataModule("npz", folders[0], batch_size=20),
+            ckpt_path=folders[2] / "unsigned.ckpt",
+            weights_only=True,
         )
+        return callback
+
+    stored = torch.load(folders[2] / "ckpt" / "epoch=1-step=6.ckpt", weights_only=True)
+    stored["callbacks"] = {}
+    torch.save(stored, folders[2] / "unsigned.ckpt")
+    signed = later("later", snapshots=[])
+    assert all(np.array_equal(x, y) for x, y in zip(straight.signature.steps, signed.signature.steps, strict=True))
+    assert (folders[2] / "later" / "signature.json").exists()
+    with pytest.raises(TaggantError, match="does not hold the surrogate's weights epoch-0001"):
+        later("earlier-states-are-gone")
+    with pytest.raises(TaggantError, match=r"after epoch 2, and nothing is signed; leave after_epochs=.1. out"):
+        later("rounds", snapshots=[], after_epochs=[1])
 
 
 def test_a_kill_between_the_two_files_of_a_signature(folders: tuple[str, str, Path]) -> None:
