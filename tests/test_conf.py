@@ -19,9 +19,9 @@ SWEEPS = [name for name in FILES if name.startswith("sweep/")]
 
 
 def test_every_file_is_known() -> None:
-    kinds = {"data", "model", "recipe", "ema", "trainer", "signing", "detection", "logger"}
+    kinds = {"data", "model", "recipe", "defence", "ema", "trainer", "signing", "detection", "logger"}
     assert {name.split("/")[0] for name in FRAGMENTS} == kinds
-    assert len(FRAGMENTS) >= 20
+    assert len(FRAGMENTS) >= 24
     assert SWEEPS
     assert {name for name in FILES if name.startswith("slurm/")} == {"slurm/fit.sbatch"}
 
@@ -34,7 +34,7 @@ def test_fragment_runs_small(name: str, tmp_path: Path, tiny_npz: Path, monkeypa
     words = ["fit"]
     chosen = {"data": "data/npz.yaml", "model": "model/small_mlp.yaml", "trainer": "trainer/cpu.yaml"}
     chosen[name.split("/")[0]] = name
-    for kind in ("trainer", "data", "model", "recipe", "ema", "signing", "detection", "logger"):
+    for kind in ("trainer", "data", "model", "recipe", "defence", "ema", "signing", "detection", "logger"):
         if kind in chosen:
             words += ["--config", str(CONF / chosen[kind])]
     callback = name.split("/")[0] in ("signing", "detection")

@@ -38,6 +38,7 @@ from taggant_lightning.models.distillation import Distillation  # noqa: F401  # 
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.reporting.progress import progress_bar
 from taggant_lightning.reporting.throughput import Throughput
+from taggant_lightning.stealth.training import AdversarialClassifier, GradientNoise  # noqa: F401  # short names in YAML
 from taggant_lightning.taggants.detection import KeyDetection
 from taggant_lightning.taggants.signing import TaggantSigning  # noqa: F401  # short name in YAML
 

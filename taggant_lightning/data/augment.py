@@ -1,4 +1,4 @@
-"""Augmentation recipes as pure, twice differentiable functions of images and of uniform numbers.
+"""Augmentation recipes as pure functions of images and of uniform numbers, all but one of them twice differentiable.
 
 The randomness comes in as numbers, a row an image, so that the same image in the same epoch is augmented alike on any number
 of processes, after any resume and behind any loader.
@@ -15,9 +15,18 @@ from torch import Tensor
 from taggant_lightning.data.resize import centre
 from taggant_lightning.errors import TaggantError
 
-Recipe = Literal["none", "simple", "three_augment", "resized_crop", "resized_three_augment"]
+Recipe = Literal["none", "simple", "three_augment", "resized_crop", "resized_three_augment", "cutout", "auto_augment"]
 # Uniform numbers that one image needs.
-NUMBERS: dict[str, int] = {"none": 0, "simple": 3, "three_augment": 8, "resized_crop": 5, "resized_three_augment": 10}
+NUMBERS: dict[str, int] = {
+    "none": 0,
+    "simple": 3,
+    "three_augment": 8,
+    "resized_crop": 5,
+    "resized_three_augment": 10,
+    "cutout": 5,
+    "auto_augment": 5,
+}
+TRAINING_ONLY = ("auto_augment",)  # works on bytes, so that no derivative passes
 AREA, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)  # of a random resized crop
 
 
@@ -29,6 +38,21 @@ def check_recipe(recipe: str) -> str:
     """
     if recipe not in get_args(Recipe):
         raise TaggantError(f"augment={recipe!r} is unknown; write one of {', '.join(get_args(Recipe))}")
+    return recipe
+
+
+def check_differentiable(recipe: str) -> str:
+    """Return the recipe's name.
+
+    Raises:
+        TaggantError: If it is unknown, or derivatives do not pass through it.
+    """
+    if check_recipe(recipe) in TRAINING_ONLY:
+        usable = ", ".join(name for name in get_args(Recipe) if name not in TRAINING_ONLY)
+        raise TaggantError(
+            f"augment={recipe!r} works on bytes, and crafting needs derivatives; write one of {usable} for "
+            "TaggantSigning's own augment (the data may keep theirs)"
+        )
     return recipe
 
 
@@ -138,12 +162,68 @@ def three_augment(images: Tensor, u: Tensor) -> Tensor:
     return (grey + (images - grey) * factors[:, 2:3]).clamp(0, 1)
 
 
-# What each recipe does first, and how many numbers that takes; three-augment takes the rest.
+def cutout(images: Tensor, u: Tensor) -> Tensor:
+    """Put a mid-grey square of half the side at a random place of each image; it may reach over the border.
+
+    The grey is what normalisation in the model takes to about zero (DeVries & Taylor, 2017).
+
+    Args:
+        images: (N, C, H, W) float in [0, 1].
+        u: (N, 2) float in [0, 1): vertical and horizontal place of the square's middle.
+
+    Returns:
+        (N, C, H, W) in [0, 1].
+    """
+    inside = []
+    for axis, length in enumerate(images.shape[2:]):
+        side = max(1, length // 2)
+        start = (u[:, axis, None].to(images.device) * length).long() - side // 2
+        places = torch.arange(length, device=images.device)
+        inside.append((places >= start) & (places < start + side))
+    square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return torch.where(square, 0.5, images)
+
+
+def auto_augment(images: Tensor, u: Tensor) -> Tensor:
+    """Change colours and geometry by AutoAugment's policy for CIFAR-10 (Cubuk et al., 2019), torchvision's, on bytes.
+
+    Torchvision draws from torch's own generator on the CPU. So that an image's augmentation depends on its numbers alone, that
+    generator is seeded by them for each image, and put back afterwards.
+
+    Args:
+        images: (N, C, H, W) float in [0, 1]; derivatives do not pass.
+        u: (N, 2) float in [0, 1), the seed.
+
+    Returns:
+        (N, C, H, W) in [0, 1], multiples of 1/255.
+    """
+    from torchvision.transforms import v2
+
+    policy = v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10)
+    stored = (images.detach() * 255).round().to(torch.uint8)
+    words = (u.double() * 2**24).long().tolist()  # float32 has 24 bits below 1
+    changed = []
+    with torch.random.fork_rng(devices=[]):
+        for image, (high, low) in zip(stored, words, strict=True):
+            torch.default_generator.manual_seed((high << 24) + low)  # torch.manual_seed would touch the accelerators' as well
+            changed.append(policy(image))
+    return torch.stack(changed).to(images.dtype) / 255
+
+
+# What each recipe does first, and how many numbers that takes; what it does then takes the rest.
 _CROPS: dict[str, tuple[Callable[[Tensor, Tensor, int], Tensor], int]] = {
     "simple": (crop_flip, 3),
     "three_augment": (crop_flip, 3),
     "resized_crop": (resized_crop, 5),
     "resized_three_augment": (resized_crop, 5),
+    "cutout": (crop_flip, 3),
+    "auto_augment": (crop_flip, 3),
+}
+_THEN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "three_augment": three_augment,
+    "resized_three_augment": three_augment,
+    "cutout": cutout,
+    "auto_augment": auto_augment,
 }
 
 
@@ -154,11 +234,12 @@ def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
         images: (N, C, L, L) float in [0, 1].
         u: (N, NUMBERS[recipe]) float in [0, 1).
         recipe: `none` (the centre), `simple` (a crop and a flip), `three_augment`, or these two with a random resized crop:
-            `resized_crop`, `resized_three_augment`.
+            `resized_crop`, `resized_three_augment`; `cutout` (a crop, a flip and a grey square) or `auto_augment` (a crop, a
+            flip and AutoAugment).
         size: Side S of the result, at most L.
 
     Returns:
-        (N, C, S, S) in [0, 1], differentiable with respect to `images`.
+        (N, C, S, S) in [0, 1], differentiable with respect to `images` unless the recipe is one of `TRAINING_ONLY`.
 
     Raises:
         TaggantError: If the recipe is unknown.
@@ -167,4 +248,4 @@ def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
         return centre(images, size)
     crop, count = _CROPS[recipe]
     images = crop(images, u[:, :count], size)
-    return three_augment(images, u[:, count:]) if recipe.endswith("three_augment") else images
+    return _THEN[recipe](images, u[:, count:]) if recipe in _THEN else images

@@ -50,7 +50,8 @@ class ImageDataModule(pl.LightningDataModule):
         subset_seed: Seed that draws the subsets.
         batch_size: Images a batch and process.
         augment: `none`, `simple` (crop at a random place, flip), `three_augment` (and grey, solarise or blur, colour jitter),
-            `resized_crop` (random resized crop, flip) or `resized_three_augment`.
+            `resized_crop` (random resized crop, flip), `resized_three_augment`, `cutout` (crop, flip, a grey square) or
+            `auto_augment` (crop, flip, AutoAugment's policy for CIFAR-10; for training only, not for crafting).
         num_workers: Loader processes (`torch`) or threads (`ffcv`); images that fit into 1 GiB stay in memory and need none.
         seed: Seed of order and augmentation.
         stored_size: Shorter side in pixels to which all training images are brought before they are signed and released; None

@@ -15,11 +15,12 @@ Schedule = Literal["cosine", "step", "constant"]
 Init = Literal["zero", "uniform", "normal"]
 
 
-def check_eps(value: float | str) -> float:
+def check_eps(value: float | str, name: str = "eps") -> float:
     """Return eps as a number if it lies in (0, 1) and leaves room for at least one 8-bit step.
 
     Args:
         value: A pixel fraction, a number or text such as 16/255.
+        name: The argument's, for the message.
 
     Raises:
         TaggantError: Otherwise.
@@ -28,11 +29,13 @@ def check_eps(value: float | str) -> float:
         above, _, below = str(value).partition("/")
         eps = float(above) / float(below or 1)
     except (ValueError, ZeroDivisionError):
-        raise TaggantError(f"eps={value!r} is no number; write a pixel fraction such as 16/255") from None
+        raise TaggantError(f"{name}={value!r} is no number; write a pixel fraction such as 16/255") from None
     if not 0 < eps < 1:
-        raise TaggantError(f"eps={value} must lie strictly between 0 and 1: a pixel fraction such as 16/255 = {16 / 255:.4f}")
+        raise TaggantError(
+            f"{name}={value} must lie strictly between 0 and 1: a pixel fraction such as 16/255 = {16 / 255:.4f}"
+        )
     if eps_steps(eps) < 1:
-        raise TaggantError(f"eps={value} is below one 8-bit step; write at least 1/255 = {1 / 255:.6f}")
+        raise TaggantError(f"{name}={value} is below one 8-bit step; write at least 1/255 = {1 / 255:.6f}")
     return eps
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from taggant_lightning.access.module import evaluation
-from taggant_lightning.data.augment import check_recipe
+from taggant_lightning.data.augment import check_differentiable
 from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
@@ -66,7 +66,8 @@ class TaggantSigning(Callback):
         ensemble: With several surrogates, each step asks the next one (`alternate`) or all of them (`mean`).
         parameters: Name patterns (as `*.weight`) of the parameters whose gradients are aligned; None for all trainable ones.
         selection: `gradient_norm` signs the images of a class that the surrogate finds hardest, `random` any.
-        augment: Recipe that signing images go through while crafting; None takes the data's.
+        augment: Recipe that signing images go through while crafting; None takes the data's. Derivatives pass through all
+            but `auto_augment`.
         derivative: `exact`: double backward; `difference`: from first derivatives, faster and leaner, for smooth models;
             `auto`: differences for each surrogate on which both agree.
         micro_batch: Images a chunk: memory follows it, the result does not.
@@ -125,7 +126,7 @@ class TaggantSigning(Callback):
                 f"lr={lr} must be positive (in units of eps) and perceptual_weight={perceptual_weight} not negative"
             )
         if augment is not None:
-            check_recipe(augment)
+            check_differentiable(augment)
         if precision == "bf16-mixed" and derivative == "difference":
             raise TaggantError(
                 f"precision={precision} is too coarse for derivative={derivative}; write derivative=exact or auto"
@@ -163,6 +164,7 @@ class TaggantSigning(Callback):
         if stage != "fit":
             return
         data, keys = datamodule_of(trainer, self), self.keyset
+        check_differentiable(data.augment if self.augment is None else self.augment)
         if data.num_classes != keys.num_classes:
             raise TaggantError(f"keys={self.keys} are drawn for {keys.num_classes} classes and the data has {data.num_classes}")
         if data.channels != keys.images.shape[1]:

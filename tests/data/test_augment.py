@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from taggant_lightning.data.augment import NUMBERS, augment, crop_flip, resized_crop
+from taggant_lightning.data.augment import (
+    NUMBERS,
+    augment,
+    auto_augment,
+    check_differentiable,
+    crop_flip,
+    cutout,
+    resized_crop,
+)
 from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.streams import lattice, stream, uniforms
@@ -53,10 +61,11 @@ def test_resized_crop_of_everything_is_the_image() -> None:
     torch.testing.assert_close(found[1], images[1].flip(-1), atol=1e-5, rtol=0)
 
 
-RECIPES = ["simple", "three_augment", "resized_crop", "resized_three_augment"]
+RECIPES = ["simple", "three_augment", "resized_crop", "resized_three_augment", "cutout"]
+EVERY = [*RECIPES, "auto_augment"]
 
 
-@pytest.mark.parametrize("recipe", ["none", *RECIPES])
+@pytest.mark.parametrize("recipe", ["none", *EVERY])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [12, 9])
 def test_recipes_keep_shape_and_range(recipe: str, channels: int, size: int) -> None:
@@ -68,7 +77,7 @@ def test_recipes_keep_shape_and_range(recipe: str, channels: int, size: int) -> 
     assert torch.equal(result, images[:, :, cut : cut + size, cut : cut + size]) == (recipe == "none")
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", EVERY)
 def test_recipes_treat_each_image_alone(recipe: str) -> None:
     images, u = torch.rand(5, 3, 12, 12), torch.rand(5, NUMBERS[recipe])
     whole = augment(images, u, recipe, 12)
@@ -83,6 +92,41 @@ def test_recipes_are_differentiable(recipe: str) -> None:
     u = torch.rand(3, NUMBERS[recipe])
     assert torch.autograd.gradcheck(lambda x: augment(x, u, recipe, 8), images, fast_mode=True)
     assert torch.autograd.gradgradcheck(lambda x: augment(x, u, recipe, 8) ** 2, images, fast_mode=True)
+
+
+def test_cutout_against_a_loop() -> None:
+    images = torch.rand(20, 3, 8, 7)
+    u = torch.rand(20, 2)
+    u[0], u[1] = torch.tensor([0.0, 0.0]), torch.tensor([1 - 2**-24, 1 - 2**-24])
+    for image, numbers, result in zip(images, u, cutout(images, u), strict=True):
+        top, left = int(numbers[0] * 8) - 2, int(numbers[1] * 7) - 1
+        expected = image.clone()
+        expected[:, max(0, top) : top + 4, max(0, left) : left + 3] = 0.5
+        assert torch.equal(result, expected)
+
+
+def test_auto_augment_follows_its_numbers_and_leaves_the_generator_alone() -> None:
+    images, u = torch.randint(0, 256, (12, 3, 10, 10)) / 255, torch.rand(12, 2)
+    torch.manual_seed(1)
+    first = auto_augment(images, u)
+    drawn = torch.rand(3)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(3), drawn)
+    torch.manual_seed(99)
+    assert torch.equal(auto_augment(images, u), first)
+    assert torch.equal((first * 255).round() / 255, first)
+    assert not torch.equal(auto_augment(images, torch.rand(12, 2)), first)
+    assert (first != images).flatten(1).any(dim=1).sum() >= 6
+
+
+def test_what_crafting_cannot_use() -> None:
+    assert [check_differentiable(recipe) for recipe in RECIPES] == RECIPES
+    with pytest.raises(
+        TaggantError, match="augment='auto_augment' works on bytes, and crafting needs derivatives; write one of none"
+    ):
+        check_differentiable("auto_augment")
+    with pytest.raises(TaggantError, match="augment='strong' is unknown"):
+        check_differentiable("strong")
 
 
 def test_unknown_recipe() -> None:

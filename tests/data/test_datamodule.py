@@ -41,10 +41,10 @@ def model(data: ImageDataModule) -> ImageClassifier:
     return ImageClassifier("small_mlp", num_classes=data.num_classes, image_size=data.image_size, channels=data.channels)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_resumed_equals_uninterrupted(tiny_npz: Path, tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "augment"), [(0, "simple"), (1, "simple"), (0, "cutout"), (0, "auto_augment")])
+def test_resumed_equals_uninterrupted(tiny_npz: Path, tmp_path: Path, workers: int, augment: str) -> None:
     def data() -> ImageDataModule:
-        return ImageDataModule("npz", str(tiny_npz), batch_size=16, augment="simple", num_workers=workers, seed=5)
+        return ImageDataModule("npz", str(tiny_npz), batch_size=16, augment=augment, num_workers=workers, seed=5)
 
     whole = Recorder()
     straight = model(data())

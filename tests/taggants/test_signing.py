@@ -287,6 +287,14 @@ def test_frozen_surrogates_and_subsets(folders: tuple[str, str, Path]) -> None:
     assert not all(np.array_equal(x, y) for x, y in zip(alone.signature.steps, head.signature.steps, strict=True))
 
 
+def test_data_may_have_an_augmentation_that_crafting_cannot_use(folders: tuple[str, str, Path]) -> None:
+    npz, keys, tmp = folders
+    callback = TaggantSigning(keys, str(tmp / "s"), augment="simple", **QUICK)
+    data = ImageDataModule("npz", npz, batch_size=20, augment="auto_augment")
+    trainer(tmp / "run", 1, callback, SeededSteps()).fit(UsersOwn(), datamodule=data)
+    assert len(Signature.load(tmp / "s")) > 0
+
+
 def test_augmentation_perceptual_term_and_restarts_run(folders: tuple[str, str, Path]) -> None:
     run(
         folders,
@@ -314,6 +322,10 @@ def test_augmentation_perceptual_term_and_restarts_run(folders: tuple[str, str, 
         ({"after_epochs": []}, "after_epochs=.. must name epochs"),
         ({"after_epochs": [0, 1]}, "must name epochs, counted from 1"),
         ({"augment": "wild"}, "augment='wild' is unknown"),
+        (
+            {"augment": "auto_augment"},
+            "augment='auto_augment' works on bytes, and crafting needs derivatives; write one of none",
+        ),
         (
             {"precision": "bf16-mixed", "derivative": "difference"},
             "precision=bf16-mixed is too coarse for derivative=difference",
@@ -356,6 +368,10 @@ def test_what_does_not_fit_is_told_before_the_first_epoch(folders: tuple[str, st
         callback = TaggantSigning(**{"keys": folders[1], "out": str(tmp / "out"), **QUICK, **change})
         with pytest.raises(TaggantError, match=message):
             trainer(tmp, 1, callback, Untouched()).fit(UsersOwn(), datamodule=ImageDataModule("npz", npz))
+    with pytest.raises(TaggantError, match="augment='auto_augment' works on bytes.*TaggantSigning's own augment"):
+        trainer(tmp, 1, TaggantSigning(folders[1], str(tmp / "out"), **QUICK), Untouched()).fit(
+            UsersOwn(), datamodule=ImageDataModule("npz", npz, augment="auto_augment")
+        )
     with pytest.raises(TaggantError, match="weights are in half precision"):
         trainer(tmp, 1, TaggantSigning(folders[1], str(tmp / "out"), **QUICK)).fit(
             UsersOwn().bfloat16(), datamodule=ImageDataModule("npz", npz)

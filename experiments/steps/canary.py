@@ -1,0 +1,44 @@
+"""The naive baseline: the keys themselves are published, as so many training images with the keys' labels.
+
+    python experiments/steps/canary.py --keys KEYS --copies 10 --out DIR --config conf/data/cifar100_cpu.yaml
+
+writes DIR/data.npz: the training images, and after them `copies` times all keys. A model learns them by heart, and whoever
+looks through the data sees them: nothing is hidden here, which is what this baseline is for.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from common import one_sentence, parse, parser_of, training, write_data
+
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.taggants.keys import KeySet
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Write DIR/data.npz."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--keys", required=True, metavar="DIR", help="folder of a KeySet")
+    parser.add_argument("--copies", type=int, default=1, metavar="N", help="how often each key is added (default: 1)")
+    with one_sentence():
+        arguments, data = parse(parser, words)
+        if arguments.copies < 1:
+            raise TaggantError(f"copies={arguments.copies} must be at least 1")
+        keys = KeySet.load(arguments.keys)
+        images, labels = training(data)
+        if keys.num_classes != data.num_classes or keys.images.shape[1:] != images.shape[1:]:
+            raise TaggantError(
+                f"keys={arguments.keys} are of {keys.num_classes} classes and {'×'.join(map(str, keys.images.shape[1:]))}, the "
+                f"data of {data.num_classes} and {'×'.join(map(str, images.shape[1:]))}; draw keys for this data"
+            )
+        added = np.tile(keys.images, (arguments.copies, 1, 1, 1))
+        write_data(
+            arguments.out,
+            np.concatenate([images, added]),
+            np.concatenate([labels, np.tile(keys.labels, arguments.copies)]),
+            data,
+        )
+
+
+if __name__ == "__main__":
+    main()
