@@ -33,7 +33,7 @@ def tiny_profile(folder: Path) -> Path:
 
 
 TINY: dict[str, Any] = {
-    "other_model": "conf/model/small_mlp.yaml",
+    "other_model": "conf/model/small_resnet.yaml",
     "epochs": 2,
     "epochs_half": 2,
     "epochs_quarter": 2,
@@ -43,7 +43,8 @@ TINY: dict[str, Any] = {
     "few_steps": 1,
     "other_images": 60,
     "autoencoder_epochs": 1,
-    "student": "small_mlp",
+    "lpips_alex": "random",
+    "lpips_squeeze": "random",
     "half": "epoch-1.ckpt",
     "three_quarters": "epoch-1.ckpt",
     "finetuning_epochs": 1,
@@ -82,8 +83,7 @@ def step(words: list[str]) -> int:
         sys.path.insert(0, str(path.parent))
         stack.callback(sys.path.remove, str(path.parent))
         specification.loader.exec_module(module)
-        module.main(words[2:])
-    return 0
+        return int(module.main(words[2:]) or 0)
 
 
 def sweep(experiment: Path, folder: Path, *words: str) -> None:

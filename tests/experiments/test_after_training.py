@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.steps import average, distil, prune, quantise
+from experiments.steps import average, prune, quantise
 from taggant_lightning import ImageClassifier
 from taggant_lightning.cli import main
 from taggant_lightning.errors import TaggantError
@@ -24,7 +24,6 @@ STEPS = {
     "prune": (prune.main, ["--share", "0.5"]),
     "quantise": (quantise.main, ["--bits", "8"]),
     "average": (average.main, []),
-    "distil": (distil.main, ["--epochs", "1", "--accelerator", "cpu"]),
 }
 
 
@@ -50,8 +49,6 @@ def config(tmp_path: Path) -> str:
 def words(step: str, folder: Path, config: str) -> list[str]:
     """Return the words of a step on a fresh checkpoint."""
     first = saved(folder / "a.ckpt", 0)
-    if step == "distil":
-        return [*STEPS[step][1], "--teacher", first, "--config", config, "--model-name", "small_mlp"]
     given = ["--checkpoint", first, *STEPS[step][1]]
     return [*given, "--checkpoint", saved(folder / "b.ckpt", 1)] if step == "average" else given
 
@@ -68,8 +65,16 @@ def test_taggant_test_takes_what_a_step_writes(
     first, second = (load_classifier(tmp_path / place / "model.ckpt").state_dict() for place in ("one", "two"))
     assert all(torch.equal(first[name], second[name]) for name in first)  # the seed tells everything
     assert read_weights(written)  # as fine-tuning does
-    name = "small_mlp" if step == "distil" else "small_resnet"
-    asked = ["--model", "ImageClassifier", "--model.model_name", name, "--config", config, "--ckpt_path", str(written)]
+    asked = [
+        "--model",
+        "ImageClassifier",
+        "--model.model_name",
+        "small_resnet",
+        "--config",
+        config,
+        "--ckpt_path",
+        str(written),
+    ]
     run = ["--trainer.default_root_dir", str(tmp_path / "run"), "--trainer.accelerator", "cpu"]
     assert main(["test", *asked, *run]) == 0
     assert "test/acc" in capsys.readouterr().out
@@ -133,31 +138,53 @@ def test_soft_loss_is_the_divergence() -> None:
     assert soft_loss(torch.tensor(teacher), torch.tensor(teacher), 2.0).item() == pytest.approx(0, abs=1e-12)
 
 
+def distil(folder: Path, config: str, teacher: str, *more: str) -> Path:
+    """Train a student by `taggant fit`, and return its checkpoint."""
+    run = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(folder), "--trainer.max_epochs", "1"]
+    assert main(["fit", "--config", config, *run, "--model", "Distillation", "--model.teacher", teacher, *more]) == 0
+    return folder / "checkpoints" / "last.ckpt"
+
+
 def test_a_student_learns_its_teachers_answers(tmp_path: Path, config: str) -> None:
     # The teacher is not trained, so its answers have nothing to do with the labels.
     teacher = saved(tmp_path / "teacher.ckpt", name="small_cnn")
     images = torch.from_numpy(np.load(tmp_path / "tiny.npz")["train_x"]).float() / 255
     gaps = []
     for epochs in ("1", "30"):
-        given = ["--teacher", teacher, "--model-name", "small_mlp", "--config", config, "--epochs", epochs, "--lr", "0.003"]
-        distil.main([*given, "--accelerator", "cpu", "--data.batch_size", "8", "--out", str(tmp_path)])
-        student = load_classifier(tmp_path / "model.ckpt")
+        recipe = ["--model.model_name", "small_mlp", "--model.lr", "0.003", "--trainer.max_epochs", epochs]
+        checkpoint = distil(tmp_path / epochs, config, teacher, *recipe, "--data.batch_size", "8")
+        student = load_classifier(checkpoint)
         with torch.no_grad():
             gaps.append(soft_loss(student(images), load_classifier(teacher)(images), 1.0).item())
     assert gaps[1] < 0.5 * gaps[0]
     assert student.arguments["model_name"] == "small_mlp"
-    assert (tmp_path / "model.ckpt").stat().st_size < 2 * 4 * sum(p.numel() for p in student.parameters())
+    assert not any("teacher" in name for name in torch.load(checkpoint, weights_only=True)["state_dict"])
 
 
-def test_distillation_on_the_command_line(tmp_path: Path, config: str) -> None:
+def test_a_student_is_a_plain_classifier(tmp_path: Path, config: str) -> None:
     teacher = saved(tmp_path / "teacher.ckpt")
-    data = ["--config", config, "--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "run")]
-    student = ["--model", "Distillation", "--model.teacher", teacher, "--model.model_name", "small_mlp+small_cnn"]
-    assert main(["fit", *data, *student, "--trainer.max_epochs", "1"]) == 0
-    checkpoint = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = distil(tmp_path / "run", config, teacher, "--model.model_name", "small_mlp+small_cnn")
     assert load_classifier(checkpoint).arguments["model_name"] == "small_mlp+small_cnn"
     plain = ["--model", "ImageClassifier", "--model.model_name", "small_mlp+small_cnn", "--ckpt_path", str(checkpoint)]
-    assert main(["test", *data, *plain]) == 0
+    run = ["--trainer.accelerator", "cpu", "--trainer.default_root_dir", str(tmp_path / "run")]
+    assert main(["test", "--config", config, *run, *plain]) == 0
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--model.temperature", "0"], "temperature=0.0 must be above 0"),
+        (["--model.teacher", "none.ckpt"], "checkpoint none.ckpt does not exist"),
+        (["--data.image_size", "4"], "has image_size=8 and the data 4; use the data it was trained on"),
+    ],
+)
+def test_a_student_that_cannot_learn(
+    more: list[str], message: str, tmp_path: Path, config: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = saved(tmp_path / "teacher.ckpt")
+    run = ["--config", config, "--trainer.default_root_dir", str(tmp_path / "run"), "--model", "Distillation"]
+    assert main(["fit", *run, "--model.teacher", teacher, *more]) == 2
+    assert message in capsys.readouterr().err
 
 
 def refused(step: Callable[[list[str]], None], given: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -177,12 +204,6 @@ def refused(step: Callable[[list[str]], None], given: list[str], capsys: pytest.
         ("average", ["--weight", "1"], "weight: 1 are given for 2 checkpoints; write one for each, or none"),
         ("average", ["--weight", "1", "--weight", "-1"], "weight=[1.0, -1.0] must be at least 0"),
         ("average", ["--weight", "0", "--weight", "0"], "must be at least 0 and not all 0"),
-        ("distil", ["--temperature", "0"], "temperature=0.0 must be above 0"),
-        ("distil", ["--epochs", "0"], "epochs=0 must be at least 1"),
-        ("distil", ["--colour", "red"], "--colour is no option of this step"),
-        ("distil", ["--teacher", "none.ckpt"], "checkpoint none.ckpt does not exist"),
-        ("distil", ["--model-name", "unknown"], "model_name='unknown' is unknown"),
-        ("distil", ["--data.image_size", "4"], "has image_size=8 and the data 4; use the data it was trained on"),
     ],
 )
 def test_refusals(
