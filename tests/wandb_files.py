@@ -28,12 +28,12 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a run's id, its config (nested), and its history: a dictionary a row."""
-    found: dict[str, Any] = {"id": None, "config": {}, "history": []}
+    """Return a run's id, group and tags, its config (nested), and its history: a dictionary a row."""
+    found: dict[str, Any] = {"id": None, "group": "", "tags": [], "config": {}, "history": []}
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            found["id"] = record.run.run_id
+            found["id"], found["group"], found["tags"] = record.run.run_id, record.run.run_group, list(record.run.tags)
             _set(found["config"], record.run.config.update)
         elif kind == "config":
             _set(found["config"], record.config.update)

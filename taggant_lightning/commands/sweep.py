@@ -115,6 +115,7 @@ def resolver() -> Any:
         if words[:1] != ["taggant"] or words[1] not in ("fit", "validate", "test", "predict"):
             return {"words": words, "files": [read_yaml(Path(w)) for v, w in pairwise(words) if v == "--config"]}
         if not parse:
+            print("taggant: resolving the configuration of each command", file=sys.stderr, flush=True)
             from taggant_lightning.commands.resolved import resolved_configuration
 
             parse.append(resolved_configuration())

@@ -12,7 +12,7 @@ from taggant_lightning.sweeps.graph import Graph
 from taggant_lightning.sweeps.running import finished, seconds_of
 
 SCHEMA = 1
-_OF_VERDICT = ("hits", "num_keys", "top_k", "num_classes", "rate")
+_OF_VERDICT = ("hits", "num_keys", "top_k", "num_classes")
 
 
 def gather(experiment: Experiment, graph: Graph, command: str) -> dict[str, Any]:
@@ -47,7 +47,15 @@ def gather(experiment: Experiment, graph: Graph, command: str) -> dict[str, Any]
         "rows": list(rows.values()),
         "unfinished": [node.folder.name for node in graph.nodes.values() if not finished(node)],
         **provenance(),
+        "commit": ", ".join(sorted(_commits(graph))) or provenance()["commit"],
     }
+
+
+def _commits(graph: Graph) -> set[str]:
+    """Return the commits that the verdicts were reached at, which may be earlier than this one."""
+    records = [node.folder / "detection.json" for cell in graph.cells for node in cell.reported]
+    found = {read_json(path, what="detection")["provenance"]["commit"] for path in records if path.is_file()}
+    return {str(commit) for commit in found if commit}
 
 
 def figures(folder: Path) -> dict[str, Any]:
