@@ -155,9 +155,9 @@ class _Builder:
         for file in stage.get("config", {}).values():
             words += [] if file is None else ["--config", str(self._value(file))]
         for option, given in stage.get("options", {}).items():
-            if given is None:
-                continue
             value = self._value(given)
+            if value is None:
+                continue
             listed = value if isinstance(value, list) and words[0] == "python" else [value]
             for each in listed:
                 words += [f"--{option}", each if isinstance(each, str) else json.dumps(each)]

@@ -38,6 +38,7 @@ def test_experiment_runs_small(path: Path, folder: Path, monkeypatch: pytest.Mon
         assert row["repeats"][0]["values"], row["row"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["gpu", "imagenet"])
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.parent.name)
 def test_every_command_of_the_larger_profiles_is_one(
