@@ -36,7 +36,7 @@ def formatted(tables: Sequence[Table], style: str, wanted: Sequence[str] | None 
 
 def markdown(table: Table) -> str:
     """Return a table as Markdown, below its title."""
-    lines = [[column.heading for column in table.columns], *_texts(table)]
+    lines = [[column.heading for column in table.columns], *texts(table)]
     first, *rest = (f"| {' | '.join(_one_line(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
     rule = "|".join(" --- " if column.kind == "text" else " ---: " for column in table.columns)
     return "\n".join([f"### {_one_line(table.title)}", "", first, f"|{rule}|", *rest, "", *table.caption, ""])
@@ -45,7 +45,7 @@ def markdown(table: Table) -> str:
 def latex(table: Table) -> str:
     """Return a LaTeX table in the style of booktabs."""
     alignment = "".join("l" if column.kind == "text" else "r" for column in table.columns)
-    body = [" & ".join(map(escaped, line)) + r" \\" for line in _texts(table)]
+    body = [" & ".join(map(escaped, line)) + r" \\" for line in texts(table)]
     caption = escaped(" ".join([table.title.rstrip(".") + ".", *table.caption]))
     return "\n".join(
         [
@@ -110,7 +110,8 @@ def _values(column: Column, cell: Cell | None) -> list[str | float | None]:
     return [None] * len(_fields(column)) if cell is None else [cell]
 
 
-def _texts(table: Table) -> list[list[str]]:
+def texts(table: Table) -> list[list[str]]:
+    """Return what a reader sees in each cell, row by row."""
     return [[_text(column, row) for column in table.columns] for row in table.rows]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from experiments import refresh
 from taggant_lightning.commands.sweep import run
 from tests.experiments.small import EXPERIMENTS, ROOT, sweep, tiny_profile
 from tests.wandb_files import read
@@ -68,3 +69,11 @@ def test_a_group_an_experiment_in_wandb_offline(tmp_path: Path, monkeypatch: pyt
     before = (tmp_path / "runs" / "scenarios-tiny.json").read_bytes()
     sweep(path, tmp_path, "--run", "--profile", profile, "--rows", "clean")  # without W&B nothing is run again
     assert (tmp_path / "runs" / "scenarios-tiny.json").read_bytes() == before
+
+
+def test_tables_of_the_readmes_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`python experiments/refresh.py` writes them anew."""
+    monkeypatch.chdir(ROOT)
+    for readme in sorted((ROOT / "experiments").rglob("README.md")):
+        text = readme.read_text()
+        assert refresh.refreshed(text) == text, readme
