@@ -92,7 +92,9 @@ def claims() -> str:
 
 
 def printed(command: str) -> str:
-    """Return what a `taggant table` command prints."""
+    """Return what a `taggant table` command prints; where its results are not there yet, that they are not."""
+    if not Path(shlex.split(command)[2]).is_file():
+        return "Not measured yet.\n"
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         run(shlex.split(command)[1:])
