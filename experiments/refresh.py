@@ -80,7 +80,8 @@ def claims() -> str:
         for row in rows:
             found = cells[row]
             told = [SHORT[key].format(found[places[key]]) for key in columns if key in places and found[places[key]] != "–"]
-            ours.append(f"{row}: {', '.join(told)}")
+            fewer = f" ({found[places['n']]} repeats)" if " of " in found[places["n"]] else ""
+            ours.append(f"{row}{fewer}: {', '.join(told)}")
             known = {key: found[place] for key, place in places.items() if key.startswith("published") and found[place] != "–"}
             words = [f"{key.removeprefix('published_').replace('_', ' ')} {text}" for key, text in known.items()]
             published += [f"{row}: {', '.join(words)}"] if words else []

@@ -25,6 +25,11 @@ def main(words: Sequence[str] | None = None) -> None:
         if arguments.copies < 1:
             raise TaggantError(f"copies={arguments.copies} must be at least 1")
         keys = KeySet.load(arguments.keys)
+        if not keys.header["demo_only"]:
+            raise TaggantError(
+                f"keys={arguments.keys} are meant for claims, and this would write them where others can read; draw some with "
+                "taggant keys new --demo-seed N"
+            )
         images, labels = training(data)
         if keys.num_classes != data.num_classes or keys.images.shape[1:] != images.shape[1:]:
             raise TaggantError(

@@ -45,7 +45,7 @@ knn compares all pairs of images: 50,000 take minutes on a CPU, a million too lo
 
 def run(words: list[str]) -> None:
     """Run `taggant inspect`."""
-    arguments, overrides = _parser().parse_known_args(words[1:])
+    arguments, overrides = parser_of_inspect().parse_known_args(words[1:])
     names, out = check_detectors(arguments.detectors.split(",")), Path(arguments.out)
     remove, by = arguments.remove, arguments.by
     if (remove is None) != (by is None):
@@ -70,6 +70,8 @@ def run(words: list[str]) -> None:
             figures["removed_signed"] = float(removed[known.signed].mean())
             figures["removed_precision"] = float(known.signed[removed].mean())
     out.mkdir(parents=True, exist_ok=True)
+    for name in ("scores.csv", "metrics.json", "roc.json", "roc.png", "kept.npz"):  # of an earlier look, with other words
+        (out / name).unlink(missing_ok=True)
     write_atomic(out / "scores.csv", _table(data, scores).encode())
     if kept is not None:
         write_npz(out / "kept.npz", *kept, classes=data.train_source.classes)
@@ -91,7 +93,8 @@ def run(words: list[str]) -> None:
     print(f"taggant: out={out}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_inspect() -> argparse.ArgumentParser:
+    """Return the parser; what it does not know belongs to the data."""
     parser = argparse.ArgumentParser(
         prog="taggant inspect",
         description="Look for images that do not belong, as a suspicious user of a dataset would.",

@@ -19,7 +19,8 @@ from taggant_lightning.taggants.verdict import choose_batches
 PROMISED = "promised.json"
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser_of_keys() -> argparse.ArgumentParser:
+    """Return the parser of all actions."""
     parser = argparse.ArgumentParser(prog="taggant keys", description=__doc__)
     actions = parser.add_subparsers(dest="action", required=True)
     new = actions.add_parser("new", help="draw keys into a new secret folder and print the commitment to publish")
@@ -110,7 +111,7 @@ def _drawing_options(new: argparse.ArgumentParser) -> None:
 
 def run(words: list[str]) -> None:
     """Run `taggant keys`."""
-    arguments = _parser().parse_args(words[1:])
+    arguments = parser_of_keys().parse_args(words[1:])
     actions = {"new": _new, "promise": _promise, "fulfil": _fulfil, "show": _show, "verify": verify, "export-queries": _export}
     actions[arguments.action](arguments)
 

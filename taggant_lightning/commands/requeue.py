@@ -91,7 +91,11 @@ class Requeue(Callback):
         self._at_once = False
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Remove the requeue's checkpoint of a finished training: Lightning would take it for whatever runs there next."""
+        """Remove the requeue's checkpoint of a finished training: Lightning would take it for whatever runs there next.
+
+        What is crafted from here on is crafted with a training that had ended before: the same command does it again.
+        """
+        self._at_once = True
         if trainer.is_global_zero and self._before is not None:
             (self._folder / REQUEUED).unlink(missing_ok=True)
 

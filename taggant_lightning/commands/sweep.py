@@ -1,7 +1,9 @@
 """`taggant sweep`: run an experiment, a grid over configuration keys with repeats, as a graph of commands."""
 
 import argparse
+import contextlib
 import importlib.util
+import io
 import json
 import os
 import shlex
@@ -14,23 +16,13 @@ from typing import Any
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
 from taggant_lightning.sweeps.batch import scripts
-from taggant_lightning.sweeps.experiment import Experiment, read_experiment, read_yaml
+from taggant_lightning.sweeps.experiment import Experiment, read_experiment
 from taggant_lightning.sweeps.graph import Graph, Node, build
 from taggant_lightning.sweeps.pace import Pace
 from taggant_lightning.sweeps.processes import Processes, interruptible
 from taggant_lightning.sweeps.results import gather
-from taggant_lightning.sweeps.running import (
-    FINISHED,
-    LOG,
-    Execute,
-    expanded,
-    facts,
-    finished,
-    run_graph,
-    run_node,
-    seconds_of,
-    tail,
-)
+from taggant_lightning.sweeps.running import FINISHED, LOG, Execute, expanded, facts, finished, run_graph, run_node, tail, told
+from taggant_lightning.sweeps.trees import read_yaml
 
 INTERRUPTED, REQUEUED = 130, 75
 FEW = 3  # rows that a command may serve and still be tagged with them
@@ -68,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wandb",
         choices=["offline", "online"],
-        help="log each fit and test to W&B: one group an experiment, tags by claim and row",
+        help="log each fit and test that runs now to W&B: a group an experiment, tags by claim and row",
     )
     return parser
 
@@ -113,7 +105,9 @@ def resolver() -> Any:
 
     def resolve(words: list[str]) -> Any:
         if words[:1] != ["taggant"] or words[1] not in ("fit", "validate", "test", "predict"):
-            return {"words": words, "files": [read_yaml(Path(w)) for v, w in pairwise(words) if v == "--config"]}
+            _check(words)
+            files = [Path(word) for before, word in pairwise(words) if before == "--config"]
+            return {"words": words, "files": [_with_fragment(file) for file in files]}
         if not parse:
             print("taggant: resolving the configuration of each command", file=sys.stderr, flush=True)
             from taggant_lightning.commands.resolved import resolved_configuration
@@ -122,6 +116,37 @@ def resolver() -> Any:
         return parse[0](words[1:])
 
     return resolve
+
+
+def _check(words: list[str]) -> None:
+    """Have a command's own parser look at its words, before anything runs.
+
+    Raises:
+        TaggantError: If it does not take them.
+    """
+    if words[:2] not in (["taggant", "keys"], ["taggant", "inspect"]):
+        return
+    from taggant_lightning.commands.inspect import parser_of_inspect
+    from taggant_lightning.commands.keys import parser_of_keys
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if words[1] == "keys":
+                parser_of_keys().parse_args(words[2:])
+            else:
+                parser_of_inspect().parse_known_args(words[2:])
+    except SystemExit:
+        sentence = said.getvalue().strip().rpartition("error: ")[2]
+        raise TaggantError(f"{sentence} (in: {' '.join(words)})") from None
+
+
+def _with_fragment(path: Path) -> dict[str, Any]:
+    """Return what a configuration says, with the fragment of `data` that it may name."""
+    content = read_yaml(path)
+    if isinstance(content.get("data"), str):
+        content["data"] = read_yaml(path.parent / content["data"])
+    return content
 
 
 def logged(graph: Graph, experiment: Experiment, where: str) -> Graph:
@@ -163,7 +188,7 @@ def _print(graph: Graph) -> None:
 def _run(experiment: Experiment, graph: Graph, arguments: argparse.Namespace, execute: Execute | None) -> bool:
     seconds: dict[str, list[float]] = {}
     for node in graph.nodes.values():
-        if (taken := seconds_of(node)) is not None:
+        if (taken := told(node).get("seconds")) is not None:
             seconds.setdefault(node.stage, []).append(taken)
     pace, processes = Pace(experiment.name, arguments.jobs, seconds), Processes(arguments.jobs)
     try:
@@ -185,7 +210,9 @@ def _run(experiment: Experiment, graph: Graph, arguments: argparse.Namespace, ex
 
 
 def _results(experiment: Experiment, graph: Graph, arguments: argparse.Namespace) -> None:
-    path = Path(arguments.results or f"{arguments.runs}/{experiment.name}-{experiment.profile}.json")
+    # A part of an experiment must not take the place of the whole.
+    part = "" if arguments.rows is arguments.repeats is arguments.first_seed is None else "-part"
+    path = Path(arguments.results or f"{arguments.runs}/{experiment.name}-{experiment.profile}{part}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
     results = gather(experiment, graph, shlex.join(["taggant", *_sweep_words(arguments), "--run"]))
     write_json(path, results)
@@ -205,6 +232,8 @@ def _sweep_words(arguments: argparse.Namespace) -> list[str]:
 
 def _slurm(experiment: Experiment, graph: Graph, arguments: argparse.Namespace) -> None:
     folder = Path(arguments.slurm).resolve()
+    if any(letter.isspace() for letter in str(folder)):
+        raise TaggantError(f"slurm={folder} has a space in it, which #SBATCH lines cannot hold; name another folder")
     if folder.exists() and any(folder.iterdir()):
         raise TaggantError(
             f"slurm={folder} is not empty; name a new folder, as jobs of an earlier submission may read its lists"
@@ -223,7 +252,9 @@ def _one(graph: Graph, arguments: argparse.Namespace, execute: Execute | None) -
     found = [node for node in graph.nodes.values() if node.hash.startswith(arguments.node)]
     if len(found) != 1:
         raise TaggantError(f"node={arguments.node} names {len(found)} commands of the experiment; its YAML may have changed")
-    status = run_node(found[0], execute or Processes(1, _launcher(found[0])))
+    processes = Processes(1, _launcher(found[0]))
+    with interruptible(processes):
+        status = run_node(found[0], execute or processes)
     if status:
         print(tail(found[0].folder / LOG), file=sys.stderr)
         raise SystemExit(REQUEUED if status == REQUEUED else 1)

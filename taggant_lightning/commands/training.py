@@ -91,6 +91,11 @@ class TaggantCLI(LightningCLI):
         given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
         if trainer.enable_progress_bar is False or any(isinstance(c, ProgressBar) for c in given):
             self.trainer_defaults["callbacks"] = [c for c in own if not isinstance(c, ProgressBar)]
+        if trainer.check_val_every_n_epoch != 1:
+            # Lightning then saves with validations only, and a run that validates rarely would lose all that lies between.
+            for callback in self.trainer_defaults["callbacks"]:
+                if isinstance(callback, ModelCheckpoint):
+                    callback._save_on_train_epoch_end = True
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:

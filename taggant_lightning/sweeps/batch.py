@@ -53,6 +53,12 @@ def scripts(experiment: Experiment, graph: Graph, sweep: list[str], folder: Path
 
 def _script(experiment: Experiment, name: str, extra: list[str], folder: Path, directory: Path, command: str) -> str:
     output = folder / (f"{name}-%a.log" if extra else f"{name}.log")
-    head = ["#!/usr/bin/env bash", f"#SBATCH --job-name={experiment.name}-{name}", f"#SBATCH --output={output}", *extra]
-    head += [f"#SBATCH {line}" for line in experiment.slurm]
+    head = [
+        "#!/usr/bin/env bash",
+        f"#SBATCH --job-name={'-'.join(experiment.name.split())}-{name}",
+        f"#SBATCH --output={output}",
+        *extra,
+    ]
+    # What the profile asks for is for trainings; gathering the results takes a core and a minute.
+    head += [f"#SBATCH {line}" for line in experiment.slurm] if extra else ["#SBATCH --time=0:30:00"]
     return "\n".join([*head, "set -euo pipefail", f"cd {shlex.quote(str(directory))}", command]) + "\n"

@@ -1,38 +1,17 @@
 """An experiment's YAML with its profile: stages (commands), rows (what differs from the default) and repeats."""
 
-import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.sweeps.rows import Row, read_rows
+from taggant_lightning.sweeps.trees import Tree, check_stage, known, mapping, merge, names_of, read_yaml, whole
 
-Tree = dict[str, Any]
 _ENTRIES = {
     "title", "claim", "shared_keys", "first_seed", "repeats", "report", "values", "stages", "default", "rows", "vary", "grid",
 }  # fmt: skip
-_STAGE_ENTRIES = {"run", "like", "config", "options"}
 _PROFILE_ENTRIES = {"base", "values", "stages", "slurm"}
-_ROW_ENTRIES = {"report", "values", "published", "stages"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the experiment's table.
-
-    Attributes:
-        name: What it is called.
-        factor: The factor that differs from the default, None for a named row.
-        changes: What differs from the experiment's stages: `stages`, `values`, `report`.
-        published: Figures of the publication, by column.
-    """
-
-    name: str
-    factor: str | None
-    changes: Tree
-    published: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -81,131 +60,65 @@ def read_experiment(
         rows: Keep only rows whose name contains this text.
 
     Raises:
-        TaggantError: If a file is missing or is no YAML, or has entries that are unknown or missing.
+        TaggantError: If a file is missing or is no YAML, or has entries that are unknown, missing or of another kind.
     """
     content = read_yaml(path)
+    known(content, _ENTRIES, path)
     own = Path(profile) if profile.endswith((".yaml", ".yml")) else path.parent.parent / "profiles" / f"{profile}.yaml"
     scale = _read_profile(own)
-    _known(content, _ENTRIES, path)
     for name in ("title", "claim"):
         if name not in content:
             raise TaggantError(f"{path} has no entry {name}; add it")
-    stages = merge(scale.get("stages", {}), content.get("stages", {}))
-    for name, stage in stages.items():
-        _known(stage, _STAGE_ENTRIES, f"{path}: stage {name}")
-    of_profile = content.get("repeats", {})
-    found = of_profile.get(own.stem, 1) if isinstance(of_profile, dict) else of_profile
-    count = found if repeats is None else repeats
-    if not isinstance(count, int) or count < 1:
-        raise TaggantError(f"repeats={count} must be at least 1")
-    lines = _rows(content, path)
+    stages = merge(scale.get("stages", {}), _stages(content.get("stages"), path))
+    values = merge(scale.get("values", {}), mapping(content.get("values"), f"{path}: values"))
+    lines = read_rows(content, path, stages, values)
     kept = [row for row in lines if rows is None or rows in row.name]
     if lines and not kept:
         raise TaggantError(f"rows={rows!r} is in no row's name; there are {', '.join(row.name for row in lines)}")
-    if not lines:
-        raise TaggantError(f"{path} has no rows; add `rows`, `vary` or `grid`")
     return Experiment(
         name=path.resolve().parent.name,
         title=str(content["title"]),
-        claim=int(content["claim"]),
+        claim=whole(content["claim"], f"{path}: claim", 0),
         profile=own.stem,
         shared_keys=bool(content.get("shared_keys", False)),
-        first_seed=int(content.get("first_seed", 0) if first_seed is None else first_seed),
-        repeats=count,
-        values=merge(scale.get("values", {}), content.get("values", {})),
+        first_seed=whole(content.get("first_seed", 0) if first_seed is None else first_seed, f"{path}: first_seed", 0),
+        repeats=whole(_repeats(content, path, own) if repeats is None else repeats, "repeats", 1),
+        values=values,
         stages=stages,
-        report=list(content.get("report", [])),
+        report=names_of(content.get("report"), f"{path}: report"),
         rows=kept,
         slurm=[str(line) for line in scale.get("slurm", [])],
     )
 
 
+def _repeats(content: Tree, path: Path, profile: Path) -> Any:
+    """Return how often rows are repeated at the scale of a profile; once at one that a user brings."""
+    given = content.get("repeats", 1)
+    if not isinstance(given, dict):
+        return given
+    for name in given:
+        if not (path.parent.parent / "profiles" / f"{name}.yaml").is_file():
+            raise TaggantError(f"{path}: repeats names the profile {name!r}, which does not exist; see experiments/profiles")
+    if profile.stem not in given and profile.parent.resolve() == (path.parent.parent / "profiles").resolve():
+        raise TaggantError(
+            f"{path} is not meant for profile={profile.stem}; write one of {', '.join(map(str, given))}, or --repeats N"
+        )
+    return given.get(profile.stem, 1)
+
+
 def _read_profile(path: Path) -> Tree:
     """Read a profile on top of its base, which lies beside it."""
     content = read_yaml(path)
-    _known(content, _PROFILE_ENTRIES, path)
+    known(content, _PROFILE_ENTRIES, path)
+    content["stages"] = _stages(content.get("stages"), path)
+    content["values"] = mapping(content.get("values"), f"{path}: values")
     base = content.pop("base", None)
     return content if base is None else merge(_read_profile(path.parent / str(base)), content)
 
 
-def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
-    """Return a tree with changes: mappings merge, everything else replaces. A null stays, and leaves an option out later."""
-    merged = copy.deepcopy(dict(base))
-    for name, value in changes.items():
-        if isinstance(value, Mapping):
-            old = merged.get(name)
-            merged[name] = merge(old if isinstance(old, Mapping) else {}, value)
-        else:
-            merged[name] = copy.deepcopy(value)
-    return merged
-
-
-def _rows(content: Tree, path: Path) -> list[Row]:
-    """Return the named rows, the default where factors vary, then one row a value of each factor, then those of the grid."""
-    rows = []
-    for name, changes in (content.get("rows") or {}).items():
-        _known(changes or {}, _ROW_ENTRIES, f"{path}: row {name!r}")
-        changes = dict(changes or {})
-        published = {str(k): str(v) for k, v in changes.pop("published", {}).items()}
-        rows.append(Row(str(name), None, changes, published))
-    vary, grid = content.get("vary") or {}, content.get("grid") or {}
-    if vary:
-        rows.append(Row(str(content.get("default", "default")), None, {}, {}))
-    for factor in vary:
-        rows += [Row(f"{factor} = {label}", factor, change, {}) for label, change in _settings(factor, vary[factor], path)]
-    if grid:
-        for combination in product(*(_settings(factor, grid[factor], path) for factor in grid)):
-            changes = {}
-            for _, change in combination:
-                changes = merge(changes, change)
-            name = ", ".join(f"{factor} = {label}" for factor, (label, _) in zip(grid, combination, strict=True))
-            rows.append(Row(name, None, changes, {}))
-    names = [row.name for row in rows]
-    for name in names:
-        if names.count(name) > 1:
-            raise TaggantError(f"{path}: the row {name!r} comes twice; name each row once")
-    return rows
-
-
-def _settings(factor: str, given: Any, path: Path) -> list[tuple[str, Tree]]:
-    """Return the values of a factor, each with what it changes."""
-    if not isinstance(given, dict) or not isinstance(given.get("values"), list | dict):
-        raise TaggantError(f"{path}: the factor {factor!r} has no `values`; write a list with stage and option, or a mapping")
-    values = given["values"]
-    if isinstance(values, dict):
-        for label, changes in values.items():
-            _known(changes, _ROW_ENTRIES, f"{path}: {factor} = {label}")
-        return [(str(label), changes) for label, changes in values.items()]
-    for name in ("stage", "option"):
-        if name not in given:
-            raise TaggantError(f"{path}: the factor {factor!r} has no {name}; name the stage and the option that vary")
-    return [(str(v), {"stages": {given["stage"]: {"options": {given["option"]: v}}}}) for v in values]
-
-
-def read_yaml(path: Path) -> Tree:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        TaggantError: If it is missing, or holds something else.
-    """
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError as error:
-        raise TaggantError(
-            f"{path} cannot be read ({error.strerror}); name an experiment's YAML, and a profile beside it"
-        ) from None
-    except yaml.YAMLError as error:
-        raise TaggantError(f"{path} is no YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise TaggantError(f"{path} holds no mapping; see experiments/README.md")
-    return content
-
-
-def _known(content: Any, names: set[str], where: object) -> None:
-    if not isinstance(content, Mapping):
-        raise TaggantError(f"{where} holds {content!r} in place of a mapping")
-    for name in content:
-        if name not in names:
-            raise TaggantError(f"{where} has an entry {name!r}, which is unknown; write one of {', '.join(sorted(names))}")
+def _stages(given: Any, where: object) -> Tree:
+    """Return stages whose entries are known and of the right kind."""
+    stages = mapping(given, f"{where}: stages")
+    for name, stage in stages.items():
+        check_stage(stage, f"{where}: stage {name}")
+    return stages

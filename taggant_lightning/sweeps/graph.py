@@ -9,7 +9,9 @@ from typing import Any
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
-from taggant_lightning.sweeps.experiment import Experiment, Row, Tree, merge
+from taggant_lightning.sweeps.experiment import Experiment
+from taggant_lightning.sweeps.rows import Row
+from taggant_lightning.sweeps.trees import Tree, merge
 
 PLACEHOLDER = re.compile(r"\{([a-z][a-z0-9_]*)(?:\+(\d+))?\}")
 PROGRAMS = ("taggant", "python")
@@ -35,11 +37,6 @@ class Node:
     words: list[str]
     parents: tuple["Node", ...]
     resolved: Any = field(repr=False)
-
-    @property
-    def depth(self) -> int:
-        """How many nodes have to run before this one, one after the other."""
-        return 1 + max((parent.depth for parent in self.parents), default=-1)
 
 
 @dataclass(frozen=True)
@@ -92,14 +89,24 @@ def build(experiment: Experiment, runs: Path, resolve: Resolve) -> Graph:
         TaggantError: If a row names what does not exist, or a command does not take its options.
     """
     nodes: dict[str, Node] = {}
-    cells = []
+    there = {path.name.rpartition("-")[2]: path for path in runs.iterdir()} if runs.is_dir() else {}
+    cells: list[Cell] = []
     for row in experiment.rows:
         for seed in range(experiment.first_seed, experiment.first_seed + experiment.repeats):
-            builder = _Builder(experiment, row, seed, runs, resolve, nodes)
+            builder = _Builder(experiment, row, seed, (runs, there), resolve, nodes)
             report = row.changes.get("report", experiment.report)
             if not report:
                 raise TaggantError(f"{experiment.name}: the row {row.name!r} reports no stage; write `report: [STAGE]`")
             cells.append(Cell(row, seed, tuple(builder.node(name) for name in report)))
+    for number, cell in enumerate(cells):
+        for other in cells[:number]:
+            if cell.reported != other.reported:
+                continue
+            where = f"{experiment.name}: row {cell.row.name!r}"
+            if cell.row is other.row:
+                raise TaggantError(f"{where} has the same commands in two repeats; write {{seed}} into its stages")
+            if cell.row.changes or other.row.changes:
+                raise TaggantError(f"{where} has the same commands as row {other.row.name!r}: what it changes has no effect")
     return Graph(nodes, cells)
 
 
@@ -116,14 +123,21 @@ class _Builder:
     """Makes the nodes of one row and repeat, as far as its reported stages need them."""
 
     def __init__(
-        self, experiment: Experiment, row: Row, seed: int, runs: Path, resolve: Resolve, nodes: dict[str, Node]
+        self,
+        experiment: Experiment,
+        row: Row,
+        seed: int,
+        places: tuple[Path, dict[str, Path]],
+        resolve: Resolve,
+        nodes: dict[str, Node],
     ) -> None:
         self.where = f"{experiment.name}: row {row.name!r}"
         self.stages = merge(experiment.stages, row.changes.get("stages", {}))
         self.values = {**merge(experiment.values, row.changes.get("values", {})), "seed": seed}
-        self.runs, self.resolve, self.nodes = runs, resolve, nodes
+        (self.runs, self.there), self.resolve, self.nodes = places, resolve, nodes
         self.made: dict[str, Node] = {}
-        self.open: list[str] = []
+        self.open: list[str] = []  # stages that are being made, one for the other
+        self.standing: list[str] = []  # values that are being looked up, one for the other
 
     def node(self, name: str) -> Node:
         """Return the node of a stage."""
@@ -141,7 +155,8 @@ class _Builder:
         resolved = {"stage": words[:2], "configuration": self.resolve(hidden)}
         digest = sha256_hex(canonical_json(resolved))
         if digest not in self.nodes:
-            folder = self.runs / f"{name}-{digest[:12]}"
+            # Another experiment may know the same command by another name.
+            folder = self.there.get(digest[:12], self.runs / f"{name}-{digest[:12]}")
             shown = [_put(word, lambda n: str(folder if n == "folder" else self.node(n).folder)) for word in words]
             self.nodes[digest] = Node(name, digest, folder, shown, parents, resolved)
         return self.nodes[digest]
@@ -164,12 +179,14 @@ class _Builder:
         needed = [n for word in words for n, _ in PLACEHOLDER.findall(word) if n != "folder"]
         return words, tuple(self.node(n) for n in dict.fromkeys(needed))
 
-    def _stage(self, name: str) -> Tree:
+    def _stage(self, name: str, below: tuple[str, ...] = ()) -> Tree:
         if name not in self.stages:
             raise TaggantError(f"{self.where}: the stage {name!r} does not exist; there are {', '.join(self.stages)}")
+        if name in below:
+            raise TaggantError(f"{self.where}: stages are like each other in a circle ({' → '.join([*below, name])})")
         stage: Tree = self.stages[name]
         if "like" in stage:
-            stage = merge(self._stage(stage["like"]), {k: v for k, v in stage.items() if k != "like"})
+            stage = merge(self._stage(stage["like"], (*below, name)), {k: v for k, v in stage.items() if k != "like"})
         if "run" not in stage:
             raise TaggantError(f"{self.where}: the stage {name!r} has no `run`; write the command, such as taggant fit")
         return stage
@@ -184,19 +201,30 @@ class _Builder:
             return given
         whole = PLACEHOLDER.fullmatch(given)
         if whole and whole[1] in self.values and whole[2] is None:
-            return self._value(self.values[whole[1]]) if whole[1] != "seed" else self.values["seed"]
+            return self._of_profile(whole[1])
 
         def put(match: re.Match[str]) -> str:
             name, more = match[1], match[2]
             if name in self.values:
-                value = self.values[name]
-                return str(value + int(more) if more else self._value(value))
+                value = self._of_profile(name)
+                if more and not isinstance(value, int):
+                    raise TaggantError(f"{self.where}: {match[0]} adds to {value!r}, which is no whole number")
+                return str(value + int(more) if more else value)
             if name != "folder" and name not in self.stages:
                 known = ", ".join(["folder", *self.values, *self.stages])
                 raise TaggantError(f"{self.where}: {{{name}}} stands for nothing; write one of {known}")
             return match[0]
 
         return PLACEHOLDER.sub(put, given)
+
+    def _of_profile(self, name: str) -> Any:
+        """Return what a value's name stands for, which may have other names in it."""
+        if name in self.standing:
+            raise TaggantError(f"{self.where}: the value {name!r} stands for itself")
+        self.standing.append(name)
+        found = self._value(self.values[name])
+        self.standing.pop()
+        return found
 
 
 def _put(word: str, stand_in: Callable[[str], str]) -> str:

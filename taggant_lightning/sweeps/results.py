@@ -8,8 +8,8 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.files import read_json
 from taggant_lightning.sweeps.experiment import Experiment
-from taggant_lightning.sweeps.graph import Graph
-from taggant_lightning.sweeps.running import finished, seconds_of
+from taggant_lightning.sweeps.graph import Graph, ancestors
+from taggant_lightning.sweeps.running import finished, told
 
 SCHEMA = 1
 _OF_VERDICT = ("hits", "num_keys", "top_k", "num_classes")
@@ -31,14 +31,14 @@ def gather(experiment: Experiment, graph: Graph, command: str) -> dict[str, Any]
         values = {k: v for node in cell.reported for k, v in figures(node.folder).items()} if ready else {}
         nodes = {node.stage: node.hash[:12] for node in cell.reported}
         entry["repeats"].append({"seed": cell.seed, "values": values, "nodes": nodes})
-    seconds = [seconds_of(node) or 0.0 for node in graph.nodes.values()]
+    seconds = [told(node).get("seconds", 0.0) for node in graph.nodes.values()]
     return {
         "schema_version": SCHEMA,
         "experiment": experiment.name,
         "claim": experiment.claim,
         "title": experiment.title,
         "profile": experiment.profile,
-        "shared_keys": experiment.shared_keys,
+        "shared_keys": experiment.shared_keys or _shares_keys(graph),
         "first_seed": experiment.first_seed,
         "repeats": experiment.repeats,
         "command": command,
@@ -52,10 +52,20 @@ def gather(experiment: Experiment, graph: Graph, command: str) -> dict[str, Any]
 
 
 def _commits(graph: Graph) -> set[str]:
-    """Return the commits that the verdicts were reached at, which may be earlier than this one."""
+    """Return the commits that the commands ran at, which may be earlier than this one."""
+    found = {told(node).get("commit") for node in graph.nodes.values()}
     records = [node.folder / "detection.json" for cell in graph.cells for node in cell.reported]
-    found = {read_json(path, what="detection")["provenance"]["commit"] for path in records if path.is_file()}
+    found |= {read_json(path, what="detection")["provenance"]["commit"] for path in records if path.is_file()}
     return {str(commit) for commit in found if commit}
+
+
+def _shares_keys(graph: Graph) -> bool:
+    """Say whether two repeats of a row were asked the same keys, whatever their seeds are called."""
+    asked: dict[str, list[str]] = {}
+    for cell in graph.cells:
+        drawn = [node.hash for node in ancestors(cell.reported) if node.words[:3] == ["taggant", "keys", "new"]]
+        asked.setdefault(cell.row.name, []).extend(set(drawn))
+    return any(len(set(drawn)) < len(drawn) for drawn in asked.values())
 
 
 def figures(folder: Path) -> dict[str, Any]:

@@ -6,18 +6,21 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.files import write_json
 from taggant_lightning.sweeps.graph import Graph, Node
 from taggant_lightning.sweeps.pace import Pace
 
 FINISHED, LOG, NODE, LOCK = "finished.json", "log.txt", "node.json", "lock"
+STOPPED, POLL = -15, 0.2  # exit status of a command that was stopped; seconds between two looks at a lock
 Execute = Callable[[list[str], Path, int], int]
 
 
@@ -26,10 +29,11 @@ def finished(node: Node) -> bool:
     return (node.folder / FINISHED).is_file()
 
 
-def seconds_of(node: Node) -> float | None:
-    """Return how long a finished node took, None where a shell ran it and did not say."""
+def told(node: Node) -> dict[str, Any]:
+    """Return what is known of a finished node: `seconds` and `commit`; nothing where a shell ran it and did not say."""
     text = (node.folder / FINISHED).read_text() if finished(node) else ""
-    return float(json.loads(text)["seconds"]) if text.strip() else None
+    found: dict[str, Any] = json.loads(text) if text.strip() else {}
+    return found
 
 
 @dataclass
@@ -76,7 +80,7 @@ def run_graph(graph: Graph, execute: Execute, *, jobs: int, pace: Pace) -> Outco
                     pace.skip(node)
                 elif needs <= done and len(running) < jobs:
                     waiting.remove(node)
-                    running[pool.submit(run_node, node, execute)] = node
+                    running[pool.submit(_run_safely, node, execute)] = node
                     pace.begin(node)
             ended, _ = wait(running, timeout=pace.interval, return_when=FIRST_COMPLETED)
             for future in ended:
@@ -90,6 +94,19 @@ def run_graph(graph: Graph, execute: Execute, *, jobs: int, pace: Pace) -> Outco
                 pace.end(node, failed=bool(status))
             pace.tell()
     return outcome
+
+
+def _run_safely(node: Node, execute: Execute) -> int:
+    """Run one node; what goes wrong beside its command is told in its log, and the others go on."""
+    try:
+        return run_node(node, execute)
+    except Exception:
+        if node.folder.is_dir():
+            with (node.folder / LOG).open("a") as log:
+                traceback.print_exc(file=log)
+        else:
+            traceback.print_exc()
+        return 1
 
 
 def run_node(node: Node, execute: Execute) -> int:
@@ -109,7 +126,10 @@ def run_node(node: Node, execute: Execute) -> int:
             raise TaggantError(f"{node.folder.name} needs {parent.folder.name}, which is not finished; run that first")
     node.folder.mkdir(parents=True, exist_ok=True)
     with (node.folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        while not _locked(lock):
+            if getattr(execute, "stopped", False):
+                return STOPPED
+            time.sleep(POLL)
         if finished(node):
             return 0
         words = prepare(node)
@@ -117,8 +137,18 @@ def run_node(node: Node, execute: Execute) -> int:
         begun = time.monotonic()
         status = execute(words, node.folder / LOG, lock.fileno())
         if status == 0:
-            write_json(node.folder / FINISHED, {"seconds": round(time.monotonic() - begun, 2)})
+            facts_of_run = {"seconds": round(time.monotonic() - begun, 2), "commit": provenance()["commit"]}
+            write_json(node.folder / FINISHED, facts_of_run)
         return status
+
+
+def _locked(lock: IO[str]) -> bool:
+    """Take a lock if it is free, so that who waits for it can be stopped."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def prepare(node: Node) -> list[str]:

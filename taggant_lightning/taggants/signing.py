@@ -249,7 +249,9 @@ class TaggantSigning(Callback):
                 f"training had ended before, after epoch {trainer.current_epoch}, and nothing is signed; leave "
                 f"after_epochs={self.after_epochs} out to sign with the checkpoint as it is, or start without --ckpt_path"
             )
+        pl_module.to(trainer.strategy.root_device)  # by now Lightning has moved it back to the CPU
         self._round(trainer, pl_module, trainer.current_epoch)
+        pl_module.cpu()
         if trainer.is_global_zero:
             self._snapshots.forget()
 

@@ -5,13 +5,17 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from taggant_lightning import __version__
 from taggant_lightning.cli import COMMANDS, main
+from taggant_lightning.commands import training
 from taggant_lightning.taggants.keys import KeySet
 
 NEW = ["keys", "new", "--num-keys", "4", "--num-classes", "3", "--shape", "3,6,6"]
@@ -178,6 +182,19 @@ def test_the_whole_workflow(tiny_npz: Path, tmp_path: Path, capsys: pytest.Captu
     assert {"config.yaml", "config-test.yaml", "metrics.csv", "test", "detection.json"} <= {
         p.name for p in (tmp_path / "bob").iterdir()
     }
+
+
+def test_each_epoch_is_saved_however_rarely_it_validates(tiny_npz: Path, tmp_path: Path) -> None:
+    class Killed(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 2:
+                raise KeyError("killed")
+
+    words = [*base(tiny_npz, tmp_path / "run"), "--trainer.max_epochs", "4", "--trainer.check_val_every_n_epoch", "4"]
+    with patch.object(training, "SeededSteps", lambda: Killed()), pytest.raises(KeyError):
+        main(["fit", *words])
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+    assert main(["fit", *words, "--ckpt_path", "last"]) == 0
 
 
 def test_untrained_models_are_not_judged(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ TINY: dict[str, Any] = {
     "rounds": [1, 2],
     "steps_a_round": 1,
     "few_steps": 1,
-    "owner_images": 60,
+    "other_images": 60,
     "autoencoder_epochs": 1,
     "lpips_alex": "random",
     "lpips_squeeze": "random",

@@ -61,7 +61,7 @@ def test_what_the_command_line_says_wins(tmp_path: Path) -> None:
         ({"row": {}}, "has an entry 'row', which is unknown; write one of claim, default"),
         ({}, "has no rows; add `rows`, `vary` or `grid`"),
         ({"rows": {"a": {"stage": {}}}}, "row 'a' has an entry 'stage', which is unknown; write one of published, report"),
-        ({"rows": {"a": None}, "repeats": 0}, "repeats=0 must be at least 1"),
+        ({"rows": {"a": None}, "repeats": 0}, "repeats=0 must be a whole number of at least 1"),
         ({"vary": {"x": {"values": [1]}}}, "the factor 'x' has no stage; name the stage and the option that vary"),
         ({"vary": {"x": [1]}}, "the factor 'x' has no `values`"),
         ({"rows": {"default": None}, "vary": {"x": {"values": {"a": {}}}}}, "'default' comes twice"),

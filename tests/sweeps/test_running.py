@@ -49,6 +49,7 @@ def test_everything_runs_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert (tmp_path / "runs" / "trial-cpu.json").read_bytes() == before
     assert main(sweep(path, "--run", "--repeats", "3")) == 0
     assert sorted(journal(tmp_path)[6:]) == ["first-7", "second-7", "second-7"]
+    assert (tmp_path / "runs" / "trial-cpu.json").read_bytes() == before
 
 
 def test_a_failure_is_told_and_the_others_finish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,3 +212,19 @@ def test_wrong_words_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as stop:
         main(["sweep", str(path)])
     assert stop.value.code == 2
+
+
+def test_who_waits_for_another_sweep_can_be_interrupted(tmp_path: Path) -> None:
+    path = write_experiment(tmp_path, {"rows": {"a": {"stages": {"first": {"options": {"sleep": 30}}}}}, "repeats": 1})
+    holder = start(path)
+    wait_for(tmp_path, 1)
+    waiting = start(path)
+    (folder,) = (tmp_path / "runs").glob("first-*")
+    time.sleep(3)  # it has come as far as the lock; earlier is interrupted as well
+    waiting.send_signal(signal.SIGINT)
+    waiting.communicate(timeout=60)
+    assert waiting.returncode != 0
+    holder.send_signal(signal.SIGINT)
+    holder.communicate(timeout=60)
+    assert not (folder / "finished.json").exists()
+    assert journal(tmp_path) == ["first-5"]
