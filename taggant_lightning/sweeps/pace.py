@@ -3,7 +3,7 @@
 import sys
 import time
 from datetime import timedelta
-from statistics import mean
+from statistics import median
 from typing import TextIO
 
 from taggant_lightning.sweeps.graph import Graph, Node
@@ -59,8 +59,8 @@ class Pace:
         """Return the seconds that are left at the pace of each stage so far; None before anything has ended."""
         if not self.seconds:
             return None
-        everything = mean(s for times in self.seconds.values() for s in times)
-        pace = {stage: mean(times) for stage, times in self.seconds.items()}
+        everything = median(s for times in self.seconds.values() for s in times)
+        pace = {stage: median(times) for stage, times in self.seconds.items()}
         work = sum(pace.get(node.stage, everything) for node in self.left)
         now = time.monotonic()
         work += sum(max(0.0, pace.get(n.stage, everything) - (now - begun)) for n, begun in self.running.values())
