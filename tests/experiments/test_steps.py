@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,6 +185,10 @@ def test_what_does_not_join(config: Path, tmp_path: Path, capsys: pytest.Capture
 def test_canary_adds_keys_with_their_labels(
     tiny_npz: Path, config: Path, tmp_path: Path, keys: KeySet, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    secret = keys.save(tmp_path / "secret")
+    refused(capsys, "are meant for claims", "canary", config, tmp_path / "x", "--keys", secret)
+    arguments: dict[str, Any] = {"num_keys": 5, "num_classes": 3, "secret": bytes(range(32)), "demo_only": True}
+    keys = KeySet.draw(shape=(3, 6, 6), **arguments)
     folder = keys.save(tmp_path / "keys")
     step("canary", config, tmp_path / "c", "--keys", folder, "--copies", 3)
     images, labels = in_use(used(tiny_npz))
@@ -191,8 +196,26 @@ def test_canary_adds_keys_with_their_labels(
     assert np.array_equal(stacked(found), np.concatenate([images, *[keys.images] * 3]))
     assert np.array_equal(found.labels, np.concatenate([labels, *[keys.labels] * 3]))
     refused(capsys, "copies=0 must be at least 1", "canary", config, tmp_path / "x", "--keys", folder, "--copies", 0)
-    wide = KeySet.draw(num_keys=2, num_classes=3, shape=(3, 8, 8), secret=bytes(16)).save(tmp_path / "wide")
+    wide = KeySet.draw(shape=(3, 8, 8), **arguments).save(tmp_path / "wide")
     refused(capsys, "draw keys for this data", "canary", config, tmp_path / "x", "--keys", wide)
+
+
+def test_a_canary_is_found_among_scores(tmp_path: Path, keys: KeySet, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, found = str(keys.save(tmp_path / "keys")), importlib.import_module("found").main
+    rows = "".join(f"{i},0,{score},0.5\n" for i, score in enumerate([0.1] * 95 + [0.9] * 4 + [0.0]))
+    (tmp_path / "scores.csv").write_text(f"index,label,knn,dull\n{rows}")
+    given = ["--scores", str(tmp_path / "scores.csv"), "--keys", folder, "--out", str(tmp_path / "f")]
+    found(given)
+    metrics = json.loads((tmp_path / "f" / "metrics.json").read_text())
+    assert (metrics["knn_found_at_1"], metrics["dull_found_at_1"], metrics["dull_auc"]) == (0.8, 0.0, 0.5)
+    for words, sentence in (
+        (["--copies", "20"], "are 100 images, and there are 100 scores"),
+        (["--scores", "none"], "is no file"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            found([*given, f"--{name}", value])
+        assert stop.value.code == 2
+        assert sentence in capsys.readouterr().err
 
 
 @pytest.fixture
