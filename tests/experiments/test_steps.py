@@ -213,7 +213,7 @@ def test_a_canary_is_found_among_scores(tmp_path: Path, keys: KeySet, capsys: py
         (["--scores", "none"], "is no file"),
     ):
         with pytest.raises(SystemExit) as stop:
-            found([*given, f"--{name}", value])
+            found([*given, *words])
         assert stop.value.code == 2
         assert sentence in capsys.readouterr().err
 
