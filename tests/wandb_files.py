@@ -1,6 +1,7 @@
 """Reads what W&B keeps of an offline run: a log in LevelDB's format, of protocol buffers."""
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,17 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a run's id, group and tags, its config (nested), and its history: a dictionary a row."""
+    """Return a run's id, group and tags, its config (nested), and its history: a dictionary a row.
+
+    W&B writes in a process of its own, which a busy machine can hold up: an empty file is looked at again for a while.
+    """
+    deadline = time.monotonic() + 30
+    while (found := _read(path))["id"] is None and time.monotonic() < deadline:
+        time.sleep(0.5)
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"id": None, "group": "", "tags": [], "config": {}, "history": []}
     for record in records(path):
         kind = record.WhichOneof("record_type")

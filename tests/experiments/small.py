@@ -49,11 +49,11 @@ TINY: dict[str, Any] = {
     "three_quarters": "epoch-1.ckpt",
     "finetuning_epochs": 1,
     "shape": "3,8,8",
-    "side": 8,
+    "side": 6,
     "held_out_images": 12,
     "num_classes": 3,
     "num_keys": 3,
-    "top_k": 1,
+    "top_k": 2,
 }
 
 

@@ -26,7 +26,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.parent.name)
+QUICK = ("scenarios", "key_source")  # the others take 10 to 40 seconds each, and run with the slow tests
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, id=p.parent.name, marks=() if p.parent.name in QUICK else pytest.mark.slow) for p in EXPERIMENTS],
+)
 def test_experiment_runs_small(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     sweep(path, folder, "--run", "--profile", str(folder / "tiny.yaml"))
@@ -66,9 +72,9 @@ def test_a_group_an_experiment_in_wandb_offline(tmp_path: Path, monkeypatch: pyt
     assert runs["verdict"]["tags"] == ["claim-1", "profile-tiny", "verdict", "clean"]
     logged = {name for row in runs["verdict"]["history"] for name in row}
     assert {"test/keys/hits", "test/keys/log10_p", "test/acc"} <= logged
-    before = (tmp_path / "runs" / "scenarios-tiny.json").read_bytes()
+    before = (tmp_path / "runs" / "scenarios-tiny-part.json").read_bytes()
     sweep(path, tmp_path, "--run", "--profile", profile, "--rows", "clean")  # without W&B nothing is run again
-    assert (tmp_path / "runs" / "scenarios-tiny.json").read_bytes() == before
+    assert (tmp_path / "runs" / "scenarios-tiny-part.json").read_bytes() == before
 
 
 def test_tables_of_the_readmes_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
