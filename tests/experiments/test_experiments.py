@@ -46,8 +46,15 @@ def test_experiment_runs_small(path: Path, folder: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("profile", ["gpu", "imagenet"])
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    ("path", "profile"),
+    [
+        pytest.param(path, profile, id=f"{path.parent.name}-{profile}")
+        for path in EXPERIMENTS
+        for profile in yaml.safe_load(path.read_text())["repeats"]
+        if profile != "cpu"
+    ],
+)
 def test_every_command_of_the_larger_profiles_is_one(
     path: Path, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
