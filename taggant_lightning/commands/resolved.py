@@ -1,69 +1,65 @@
-"""The whole configuration of a `fit` or `test`, without running it."""
+"""What a command of an experiment comes to: its whole configuration, or its words and the files that they name."""
 
-from collections.abc import Callable
+import contextlib
+import io
+import sys
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-from jsonargparse import ArgumentError
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser
-
-from taggant_lightning.commands.reasons import reason
-from taggant_lightning.commands.training import TaggantCLI
-from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.sweeps.trees import read_yaml
 
 
-class _ParserOnly(TaggantCLI):
-    """Stops once the parser is built."""
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse nothing."""
-        raise _BuiltError(parser)
-
-
-class _BuiltError(Exception):
-    def __init__(self, parser: LightningArgumentParser) -> None:
-        self.parser = parser
-
-
-def resolved_configuration() -> Callable[[list[str]], dict[str, Any]]:
-    """Return a function from a command's words to its configuration with all defaults, as `config.yaml` has it.
+def resolver() -> Any:
+    """Return a function that turns a command's words into its whole configuration, defaults included.
 
     Raises:
-        TaggantError: By the function, if the command does not take its options.
+        TaggantError: By the function, if a command does not take its options.
     """
-    quiet = {"exit_on_error": False}
-    try:
-        _ParserOnly(
-            pl.LightningModule,
-            ImageDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            trainer_defaults={"num_sanity_val_steps": 0},
-            parser_kwargs={"prog": "taggant", **quiet, **dict.fromkeys(("fit", "validate", "test", "predict"), quiet)},
-            auto_configure_optimizers=False,
-        )
-    except _BuiltError as built:
-        parser = built.parser
+    parse: list[Any] = []
 
-    def resolve(words: list[str]) -> dict[str, Any]:
-        try:
-            found = parser.parse_args(words)
-        except (ArgumentError, ValueError) as error:
-            said = reason(error) or " ".join(str(error).split())
-            raise TaggantError(f"{said} (in: taggant {' '.join(words)})") from None
-        content: dict[str, Any] = found[words[0]].clone().as_dict()
-        content.pop("config", None)  # the files that were read; what they say is in the rest
-        return {name: _plain(value) for name, value in content.items()}
+    def resolve(words: list[str]) -> Any:
+        if words[:1] != ["taggant"] or words[1] not in ("fit", "validate", "test", "predict"):
+            _check(words)
+            files = [Path(word) for before, word in pairwise(words) if before == "--config"]
+            return {"words": words, "files": [_with_fragment(file) for file in files]}
+        if not parse:
+            print("taggant: resolving the configuration of each command", file=sys.stderr, flush=True)
+            from taggant_lightning.commands.lightning_configuration import resolved_configuration
+
+            parse.append(resolved_configuration())
+        return parse[0](words[1:])
 
     return resolve
 
 
-def _plain(value: Any) -> Any:
-    """Return JSON."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+def _check(words: list[str]) -> None:
+    """Have a command's own parser look at its words, before anything runs.
+
+    Raises:
+        TaggantError: If it does not take them.
+    """
+    if words[:2] not in (["taggant", "keys"], ["taggant", "inspect"]):
+        return
+    from taggant_lightning.commands.inspect import parser_of_inspect
+    from taggant_lightning.commands.keys import parser_of_keys
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            if words[1] == "keys":
+                parser_of_keys().parse_args(words[2:])
+            else:
+                parser_of_inspect().parse_known_args(words[2:])
+    except SystemExit:
+        sentence = said.getvalue().strip().rpartition("error: ")[2]
+        raise TaggantError(f"{sentence} (in: {' '.join(words)})") from None
+
+
+def _with_fragment(path: Path) -> dict[str, Any]:
+    """Return what a configuration says, with the fragment of `data` that it may name."""
+    content = read_yaml(path)
+    if isinstance(content.get("data"), str):
+        content["data"] = read_yaml(path.parent / content["data"])
+    return content

@@ -1,18 +1,12 @@
 """`taggant sweep`: run an experiment, a grid over configuration keys with repeats, as a graph of commands."""
 
 import argparse
-import contextlib
-import importlib.util
-import io
-import json
 import os
 import shlex
 import sys
-from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+from taggant_lightning.commands.resolved import resolver
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
 from taggant_lightning.sweeps.batch import scripts
@@ -22,10 +16,9 @@ from taggant_lightning.sweeps.pace import Pace
 from taggant_lightning.sweeps.processes import Processes, interruptible
 from taggant_lightning.sweeps.results import gather
 from taggant_lightning.sweeps.running import FINISHED, LOG, Execute, expanded, facts, finished, run_graph, run_node, tail, told
-from taggant_lightning.sweeps.trees import read_yaml
+from taggant_lightning.sweeps.tracking import logged
 
 INTERRUPTED, REQUEUED = 130, 75
-FEW = 3  # rows that a command may serve and still be tagged with them
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,101 +75,21 @@ def run(words: list[str], execute: Execute | None = None) -> None:
     graph = build(experiment, runs, resolver())
     if arguments.wandb is not None:
         graph = logged(graph, experiment, arguments.wandb)
-    if arguments.print:
-        _print(graph)
-    elif arguments.slurm is not None:
-        _slurm(experiment, graph, arguments)
-    elif arguments.node is not None:
-        _one(graph, arguments, execute)
-    else:
-        complete = True if arguments.gather else _run(experiment, graph, arguments, execute)
-        _results(experiment, graph, arguments)
-        if not complete:
-            raise SystemExit(1)
-
-
-def resolver() -> Any:
-    """Return a function that turns a command's words into its whole configuration, defaults included.
-
-    Raises:
-        TaggantError: By the function, if a command does not take its options.
-    """
-    parse: list[Any] = []
-
-    def resolve(words: list[str]) -> Any:
-        if words[:1] != ["taggant"] or words[1] not in ("fit", "validate", "test", "predict"):
-            _check(words)
-            files = [Path(word) for before, word in pairwise(words) if before == "--config"]
-            return {"words": words, "files": [_with_fragment(file) for file in files]}
-        if not parse:
-            print("taggant: resolving the configuration of each command", file=sys.stderr, flush=True)
-            from taggant_lightning.commands.resolved import resolved_configuration
-
-            parse.append(resolved_configuration())
-        return parse[0](words[1:])
-
-    return resolve
-
-
-def _check(words: list[str]) -> None:
-    """Have a command's own parser look at its words, before anything runs.
-
-    Raises:
-        TaggantError: If it does not take them.
-    """
-    if words[:2] not in (["taggant", "keys"], ["taggant", "inspect"]):
-        return
-    from taggant_lightning.commands.inspect import parser_of_inspect
-    from taggant_lightning.commands.keys import parser_of_keys
-
-    said = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
-            if words[1] == "keys":
-                parser_of_keys().parse_args(words[2:])
-            else:
-                parser_of_inspect().parse_known_args(words[2:])
-    except SystemExit:
-        sentence = said.getvalue().strip().rpartition("error: ")[2]
-        raise TaggantError(f"{sentence} (in: {' '.join(words)})") from None
-
-
-def _with_fragment(path: Path) -> dict[str, Any]:
-    """Return what a configuration says, with the fragment of `data` that it may name."""
-    content = read_yaml(path)
-    if isinstance(content.get("data"), str):
-        content["data"] = read_yaml(path.parent / content["data"])
-    return content
-
-
-def logged(graph: Graph, experiment: Experiment, where: str) -> Graph:
-    """Return the graph with W&B behind each `fit` and `test`; hashes stay, as logging changes no outcome.
-
-    Args:
-        graph: The graph.
-        experiment: Gives the group and the claim's tag.
-        where: `offline` or `online`.
-
-    Raises:
-        TaggantError: If wandb is not installed.
-    """
-    if importlib.util.find_spec("wandb") is None:
-        raise TaggantError(f"wandb={where} needs wandb; run pip install 'taggant-lightning[wandb]', or leave it out")
-    needed, nodes = graph.rows_of(), dict[str, Node]()
-    for node in graph.nodes.values():
-        words = list(node.words)
-        if words[0] == "taggant" and words[1] in ("fit", "test"):
-            rows = needed[node.hash] if len(needed[node.hash]) <= FEW else []
-            tags = [f"claim-{experiment.claim}", f"profile-{experiment.profile}", node.stage, *rows]
-            settings: dict[str, Any] = {
-                "project": "taggant", "group": experiment.name, "name": node.folder.name, "job_type": node.stage,
-                "offline": where == "offline", "tags": [tag[:64] for tag in tags],
-            }  # fmt: skip
-            words += ["--trainer.logger", "lightning.pytorch.loggers.WandbLogger"]
-            for name, value in settings.items():
-                words += [f"--trainer.logger.{name}", value if isinstance(value, str) else json.dumps(value)]
-        nodes[node.hash] = replace(node, words=words)
-    return Graph(nodes, graph.cells)
+        if arguments.print:
+            _print(graph)
+        elif arguments.slurm is not None:
+            _slurm(experiment, graph, arguments)
+        elif arguments.node is not None:
+            _one(graph, arguments, execute)
+        else:
+            complete = True if arguments.gather else _run(experiment, graph, arguments, execute)
+            _results(experiment, graph, arguments)
+            if not complete:
+                raise SystemExit(1)
+    except KeyboardInterrupt:
+        print("taggant sweep: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _print(graph: Graph) -> None:
@@ -194,11 +107,8 @@ def _run(experiment: Experiment, graph: Graph, arguments: argparse.Namespace, ex
     try:
         with interruptible(processes):
             outcome = run_graph(graph, execute or processes, jobs=arguments.jobs, pace=pace)
-    except KeyboardInterrupt:
+    finally:
         pace.finish()
-        print("taggant sweep: interrupted; the same command goes on where this one stopped", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
-    pace.finish()
     needed = graph.rows_of()
     for node, status in outcome.failed:
         print(

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from taggant_lightning.commands.sweep import logged, resolver
+from taggant_lightning.commands.resolved import resolver
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.sweeps.experiment import read_experiment
 from taggant_lightning.sweeps.graph import Graph, build
+from taggant_lightning.sweeps.tracking import logged
 from tests.sweeps.scripts import write_experiment
 
 

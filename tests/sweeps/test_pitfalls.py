@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from taggant_lightning.cli import main
-from taggant_lightning.commands.sweep import resolver
+from taggant_lightning.commands.resolved import resolver
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.sweeps.experiment import read_experiment
 from taggant_lightning.sweeps.graph import build
