@@ -1,4 +1,4 @@
-"""Files: atomic writes, canonical JSON, and the one place that creates secret files.
+"""Files: atomic writes, canonical JSON, YAML, and the one place that creates secret files.
 
 Secret files have mode 0600 from their first byte and lie in directories of mode 0700.
 """
@@ -97,6 +97,40 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TaggantError(f"{what}: {path} holds no JSON object; restore it from a copy")
     return value
+
+
+def read_yaml(path: Path, *, what: str, hint: str) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        what: What the file is, for messages.
+        hint: What to write instead, for messages.
+
+    Raises:
+        TaggantError: If it is missing, or holds something else, or a name comes twice in a mapping.
+    """
+    import yaml
+
+    class Once(yaml.SafeLoader):
+        """Refuses a name that comes twice, of which YAML would keep the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+            for name in names:
+                if names.count(name) > 1:
+                    raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=node.start_mark)
+            return super().construct_mapping(node, deep)
+
+    try:
+        content = yaml.load(path.read_text(), Once) or {}  # noqa: S506  # a SafeLoader
+    except OSError as error:
+        raise TaggantError(f"{what}={path} cannot be read ({error.strerror}); {hint}") from None
+    except yaml.YAMLError as error:
+        raise TaggantError(f"{what}={path} is no YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(content, dict):
+        raise TaggantError(f"{what}={path} holds no mapping; {hint}")
+    return content
 
 
 def secret_directory(path: Path) -> Path:

@@ -22,7 +22,6 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", required=True, action="append", metavar="FILE", help="a checkpoint; repeat for each")
     parser.add_argument("--weight", type=float, action="append", metavar="W", help="its weight, in the same order (all alike)")
-    parser.add_argument("--seed", type=int, default=0, help="not used: the step draws nothing")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for model.ckpt")
     arguments = parser.parse_args(words)
     try:

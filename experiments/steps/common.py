@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.npz import write_npz
+from taggant_lightning.data.npz import stacked, write_npz
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
@@ -31,7 +31,7 @@ def parser_of(doc: str | None, *, seed: str | None = None) -> argparse.ArgumentP
 
     Args:
         doc: The script's docstring, its help.
-        seed: What the seed draws; None for a step without randomness, which takes one and does not use it.
+        seed: What the seed draws; None for a step without randomness, which takes none.
     """
     # Without abbreviations: `--data.…` goes to the configuration and must be taken for no option of the step.
     raw = argparse.RawDescriptionHelpFormatter
@@ -42,8 +42,8 @@ def parser_of(doc: str | None, *, seed: str | None = None) -> argparse.ArgumentP
         "--config", action="append", required=True, metavar="FILE", help="YAML whose `data` is read; may repeat"
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the results")
-    told = f"seed of {seed}" if seed else "not used: nothing is random here"
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"{told} (default: 0)")
+    if seed is not None:
+        parser.add_argument("--seed", type=int, default=0, metavar="N", help=f"seed of {seed} (default: 0)")
     return parser
 
 
@@ -63,28 +63,9 @@ def parse(parser: argparse.ArgumentParser, words: Sequence[str] | None) -> tuple
     return arguments, read_data(arguments.config, overrides)
 
 
-def pixels_of(source: ImageSource, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return images of a source.
-
-    Args:
-        source: The images.
-        indices: (N,) source indices, at least one.
-
-    Returns:
-        (N, C, H, W) uint8.
-
-    Raises:
-        TaggantError: If they have several shapes.
-    """
-    images = [source.pixels(int(i)) for i in indices]
-    if len({image.shape for image in images}) > 1:
-        raise TaggantError("the images have several shapes, and a step works on one array; bring them to one shape first")
-    return np.stack(images)
-
-
 def training(data: ImageDataModule) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the training images in use (N, C, H, W) uint8, ascending by their index, and their labels (N,) int64."""
-    return pixels_of(data.train_source, data.train_indices), data.train_source.labels[data.train_indices]
+    return stacked(data.train_source, data.train_indices), data.train_source.labels[data.train_indices]
 
 
 def write_data(out: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], data: ImageDataModule) -> None:
@@ -94,7 +75,7 @@ def write_data(out: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], 
         TaggantError: If the test images have several shapes.
     """
     test = data.test_source
-    everything = pixels_of(test, np.arange(len(test)))
+    everything = stacked(test, np.arange(len(test)))
     out.mkdir(parents=True, exist_ok=True)
     write_npz(out / DATA, images, labels, everything, test.labels, data.train_source.classes)
     print(f"wrote {out / DATA}: {len(images)} training images, {len(test)} test images, {data.num_classes} classes")

@@ -9,8 +9,9 @@ union.py, or a second owner signs it.
 from collections.abc import Sequence
 
 import numpy as np
-from common import one_sentence, parse, parser_of, pixels_of, write_data
+from common import one_sentence, parse, parser_of, write_data
 
+from taggant_lightning.data.npz import stacked
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.streams import stream
 
@@ -28,7 +29,7 @@ def main(words: Sequence[str] | None = None) -> None:
             hint = f"write 1..{len(others)}" if len(others) else "the data uses all of them; write --data.train_subset N"
             raise TaggantError(f"count={count} does not suit the {len(others)} images that the data does not use; {hint}")
         chosen = np.sort(stream(arguments.seed, "other").permutation(others)[:count])
-        write_data(arguments.out, pixels_of(source, chosen), source.labels[chosen], data)
+        write_data(arguments.out, stacked(source, chosen), source.labels[chosen], data)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ All must have the same classes in the same order. A second owner's signed data c
 from collections.abc import Sequence
 
 import numpy as np
-from common import one_sentence, parse, parser_of, pixels_of, training, write_data
+from common import one_sentence, parse, parser_of, training, write_data
 
+from taggant_lightning.data.npz import stacked
 from taggant_lightning.data.sources import open_source
 from taggant_lightning.errors import TaggantError
 
@@ -34,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> None:
                     f"with={file} has other classes ({len(source.classes)}) than the configured data ({data.num_classes}); "
                     "join data with the same classes in the same order"
                 )
-            more = pixels_of(source, np.arange(len(source)))
+            more = stacked(source, np.arange(len(source)))
             if more.shape[1:] != images.shape[1:]:
                 raise TaggantError(
                     f"with={file} has images of {'×'.join(map(str, more.shape[1:]))} and the configured data of "

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.npz import write_npz
+from taggant_lightning.data.npz import stacked, write_npz
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
 from taggant_lightning.stealth.detectors import DETECTORS, NOISE, Evidence, check_detectors
-from taggant_lightning.stealth.inspection import energies, measure, stacked, truth
+from taggant_lightning.stealth.inspection import energies, measure, truth
 from taggant_lightning.stealth.roc import Roc, most_suspicious
 
 Scores = dict[str, NDArray[np.float64]]

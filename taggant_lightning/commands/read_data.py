@@ -8,6 +8,7 @@ from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import read_yaml
 
 
 def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
@@ -26,9 +27,9 @@ def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
     parser.add_subclass_arguments(ImageDataModule, "data")
     words = []
     for name in configs:
-        section = _read_yaml(Path(name)).get("data")
+        section = _section(Path(name)).get("data")
         if isinstance(section, str):
-            section = _read_yaml(Path(name).parent / section)
+            section = _section(Path(name).parent / section)
         if section is not None:
             words.append(f"--data={json.dumps(section)}")
     if not words:
@@ -44,15 +45,10 @@ def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
     return module
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    import yaml
+def _section(path: Path) -> dict[str, Any]:
+    """Read a configuration file.
 
-    try:
-        content = yaml.safe_load(path.read_text()) or {}
-    except OSError:
-        raise TaggantError(f"config={path} cannot be read; write a YAML file with a `data` section") from None
-    except yaml.YAMLError as error:
-        raise TaggantError(f"config={path} is no YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise TaggantError(f"config={path} holds no mapping; write a YAML file with a `data` section")
-    return content
+    Raises:
+        TaggantError: If it is missing, or holds no mapping.
+    """
+    return read_yaml(path, what="config", hint="write a YAML file with a `data` section")

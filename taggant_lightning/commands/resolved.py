@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.sweeps.trees import read_yaml
+from taggant_lightning.files import read_yaml
 
 
 def resolver() -> Any:
@@ -59,7 +59,8 @@ def _check(words: list[str]) -> None:
 
 def _with_fragment(path: Path) -> dict[str, Any]:
     """Return what a configuration says, with the fragment of `data` that it may name."""
-    content = read_yaml(path)
+    hint = "name a configuration, with paths from the folder that the sweep runs in"
+    content = read_yaml(path, what="config", hint=hint)
     if isinstance(content.get("data"), str):
-        content["data"] = read_yaml(path.parent / content["data"])
+        content["data"] = read_yaml(path.parent / content["data"], what="data", hint=hint)
     return content

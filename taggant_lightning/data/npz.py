@@ -1,4 +1,4 @@
-"""Writing one .npz file of images that source `npz` reads."""
+"""Images as arrays: a source's images in one, and one .npz file that source `npz` reads."""
 
 import io
 from collections.abc import Sequence
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taggant_lightning.data.sources import ArraySource
+from taggant_lightning.data.sources import ArraySource, ImageSource
+from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic
 
 
@@ -42,3 +43,25 @@ def write_npz(
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own argument
     write_atomic(path, buffer.getvalue())
+
+
+def stacked(source: ImageSource, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return images of a source as one array.
+
+    Args:
+        source: The images.
+        indices: (N,) source indices, at least one.
+
+    Returns:
+        (N, C, H, W) uint8.
+
+    Raises:
+        TaggantError: If they have several shapes.
+    """
+    images = [source.pixels(int(index)) for index in indices]
+    if shapes := {image.shape for image in images} - {images[0].shape}:
+        raise TaggantError(
+            f"images of {len(shapes) + 1} shapes, {images[0].shape} and {min(shapes)} among them, do not fit one array or .npz "
+            "file; use data of one shape, or bring them to one first"
+        )
+    return np.stack(images)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.release.writing import Progress, quiet
 from taggant_lightning.data.signature import Signature, pixel_digest
-from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.stealth.detectors import NOISE
 from taggant_lightning.stealth.roc import Roc, area, found_at, roc
@@ -101,18 +100,3 @@ def energies(data: ImageDataModule, progress: Progress = quiet) -> NDArray[np.fl
         found.append(high_frequency_energy(data.train_source.pixels(index)))
         progress("pixels", place + 1, len(data.train_indices))
     return np.array(found)
-
-
-def stacked(source: ImageSource, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Return images as one array (N, C, H, W) uint8.
-
-    Raises:
-        TaggantError: If they have different shapes.
-    """
-    images = [source.pixels(index) for index in indices.tolist()]
-    if shapes := {image.shape for image in images} - {images[0].shape}:
-        raise TaggantError(
-            f"remove: images of {len(shapes) + 1} shapes, {images[0].shape} and {min(shapes)} among them, do not fit one .npz "
-            "file; use data of one shape, or filter your own files by scores.csv"
-        )
-    return np.stack(images)

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import read_yaml
 from taggant_lightning.sweeps.rows import Row, read_rows
-from taggant_lightning.sweeps.trees import Tree, check_stage, known, mapping, merge, names_of, read_yaml, whole
+from taggant_lightning.sweeps.trees import Tree, check_stage, known, mapping, merge, names_of, whole
 
 _ENTRIES = {
     "title", "claim", "shared_keys", "first_seed", "repeats", "report", "values", "stages", "default", "rows", "vary", "grid",
@@ -62,7 +63,7 @@ def read_experiment(
     Raises:
         TaggantError: If a file is missing or is no YAML, or has entries that are unknown, missing or of another kind.
     """
-    content = read_yaml(path)
+    content = read_yaml(path, what="experiment", hint="name an experiment.yaml (experiments/README.md)")
     known(content, _ENTRIES, path)
     own = Path(profile) if profile.endswith((".yaml", ".yml")) else path.parent.parent / "profiles" / f"{profile}.yaml"
     scale = _read_profile(own)
@@ -108,7 +109,7 @@ def _repeats(content: Tree, path: Path, profile: Path) -> Any:
 
 def _read_profile(path: Path) -> Tree:
     """Read a profile on top of its base, which lies beside it."""
-    content = read_yaml(path)
+    content = read_yaml(path, what="profile", hint="name one of experiments/profiles, or the path of a file")
     known(content, _PROFILE_ENTRIES, path)
     content["stages"] = _stages(content.get("stages"), path)
     content["values"] = mapping(content.get("values"), f"{path}: values")

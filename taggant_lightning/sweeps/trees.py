@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
@@ -21,35 +20,6 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> Tree:
         else:
             merged[name] = copy.deepcopy(value)
     return merged
-
-
-def read_yaml(path: Path) -> Tree:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        TaggantError: If it is missing, or holds something else, or a name comes twice in a mapping.
-    """
-    import yaml
-
-    class Once(yaml.SafeLoader):
-        """Refuses a name that comes twice, of which YAML would keep the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-            for name in names:
-                if names.count(name) > 1:
-                    raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=node.start_mark)
-            return super().construct_mapping(node, deep)
-
-    try:
-        content = yaml.load(path.read_text(), Once) or {}  # noqa: S506  # a SafeLoader
-    except OSError as error:
-        raise TaggantError(f"{path} cannot be read ({error.strerror}); name an experiment's YAML, and a profile") from None
-    except yaml.YAMLError as error:
-        raise TaggantError(f"{path} is no YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(content, dict):
-        raise TaggantError(f"{path} holds no mapping; see experiments/README.md")
-    return content
 
 
 def mapping(given: Any, where: object) -> Tree:

@@ -116,7 +116,7 @@ def test_wrong_input_is_told_in_one_sentence(
     refused(capsys, "write --data.train_subset N", "other", config, out, "--data.train_subset", "null")
     refused(capsys, "epochs=0 must be at least 1", "autoencode", config, out, "--epochs", 0)
     refused(capsys, "nothing.npz is no file", "union", config, out, "--with", tmp_path / "nothing.npz")
-    refused(capsys, "several shapes", "part", config, out, "--share", 1, *ragged_images_words(ragged_images))
+    refused(capsys, "do not fit one array", "part", config, out, "--share", 1, *ragged_images_words(ragged_images))
 
 
 @pytest.fixture
