@@ -13,6 +13,7 @@ from taggant_lightning.data.npz import stacked, write_npz
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
+from taggant_lightning.reporting.bar import Bar
 from taggant_lightning.stealth.detectors import DETECTORS, NOISE, Evidence, check_detectors
 from taggant_lightning.stealth.inspection import energies, measure, truth
 from taggant_lightning.stealth.roc import Roc, most_suspicious
@@ -117,7 +118,6 @@ def _scores(data: ImageDataModule, checkpoint: str, names: list[str], device: st
     """Show the model its training images, and let each detector judge."""
     import torch
 
-    from taggant_lightning.commands.release import Bar
     from taggant_lightning.models.classifier import load_classifier
     from taggant_lightning.stealth.features import activations
 

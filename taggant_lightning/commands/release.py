@@ -14,6 +14,7 @@ from taggant_lightning.data.signed import SignedDataModule
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_file, write_secret_json
 from taggant_lightning.parallel import cores
+from taggant_lightning.reporting.bar import Bar
 from taggant_lightning.stealth.audit import audit_release
 from taggant_lightning.taggants.perceptual import Perceptual
 
@@ -156,21 +157,3 @@ def summary(report: dict[str, Any], out: str) -> list[str]:
         report["verdict"],
         report["warning"],
     ]
-
-
-class Bar:
-    """A progress bar that starts anew with each thing to do, and shows up for what takes longer than a second."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-        self._what = ""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """Show that `done` of `total` images are finished."""
-        from tqdm.auto import tqdm
-
-        if what != self._what:
-            self._what, self._bar = what, tqdm(total=total, desc=what, unit="image", mininterval=1, leave=False, delay=1)
-        self._bar.update(done - self._bar.n)
-        if done == total:
-            self._bar.close()
