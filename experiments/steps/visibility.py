@@ -8,14 +8,14 @@
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from taggant_lightning.commands.read_data import read_data
+from common import one_sentence, parse, parser_of, write_metrics
+
+from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import write_json
 from taggant_lightning.reporting.stealth_figures import signed_examples
 from taggant_lightning.stealth.visibility import visibility
 
@@ -23,37 +23,22 @@ PAIRS = 200  # enough for a mean; SSIM and LPIPS are slow
 NAMES = {"psnr_mean": "psnr", "psnr_min": "psnr_min", "ssim_mean": "ssim", "lpips_mean": "lpips"}
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Measure and draw.
-
-    Args:
-        words: Words after the program's name; None takes them from the process.
-
-    Returns:
-        0; 2 for bad input.
-    """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--config", action="append", required=True, metavar="FILE", help="a configuration; only `data` is read")
-    parser.add_argument("--signature", required=True, metavar="DIR", help="folder that TaggantSigning made")
+def main(words: Sequence[str] | None = None) -> None:
+    """Write DIR/metrics.json and DIR/panel.png."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--signature", type=Path, required=True, metavar="DIR", help="folder that TaggantSigning made")
     parser.add_argument("--perceptual-weights", metavar="FILE", help="weights of LPIPS's trunk; without them no LPIPS")
-    parser.add_argument("--trunk", default="alex", metavar="NAME", help="alex, squeeze or vgg (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help="signed images at most (default: %(default)s)")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for metrics.json and panel.png")
-    arguments, overrides = parser.parse_known_args(words)
-    try:
+    parser.add_argument("--trunk", default="alex", metavar="NAME", help="alex, squeeze or vgg (default: alex)")
+    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help=f"signed images at most (default: {PAIRS})")
+    with one_sentence():
+        arguments, data = parse(parser, words)
         if arguments.pairs < 1:
             raise TaggantError(f"pairs={arguments.pairs} must be at least 1")
-        _measure(arguments, overrides)
-    except TaggantError as error:
-        print(f"visibility: {error}", file=sys.stderr)
-        return 2
-    return 0
+        _measure(arguments, data)
 
 
-def _measure(arguments: argparse.Namespace, overrides: list[str]) -> None:
-    source = read_data(arguments.config, overrides).train_source
+def _measure(arguments: argparse.Namespace, data: ImageDataModule) -> None:
+    source = data.train_source
     while isinstance(source, OverlaySource):  # the configuration of Bob's data does as well
         source = source.original
     signed = Signature.load(arguments.signature).apply(source)
@@ -62,15 +47,14 @@ def _measure(arguments: argparse.Namespace, overrides: list[str]) -> None:
     pairs = ((source.pixels(i), signed.pixels(i)) for i in changed[::every])
     found = visibility(pairs, arguments.perceptual_weights, arguments.trunk)
     metrics = {NAMES[name]: float(value) for name, value in found.items() if value is not None}
-    out = Path(arguments.out)
-    out.mkdir(parents=True, exist_ok=True)
-    panel = out / "panel.png"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    panel = arguments.out / "panel.png"
     panel.touch(mode=0o600)
     panel.chmod(0o600)
     signed_examples(signed, panel)
-    write_json(out / "metrics.json", metrics)
+    write_metrics(arguments.out, metrics)
     print(" ".join(f"{name}={value:.4g}" for name, value in metrics.items()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

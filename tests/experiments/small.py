@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import io
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -77,13 +78,13 @@ def step(words: list[str]) -> int:
     path = ROOT / words[1]
     specification = importlib.util.spec_from_file_location(f"step_{path.stem}", path)
     module = importlib.util.module_from_spec(specification)
-    with contextlib.ExitStack() as stack:
-        import sys
-
-        sys.path.insert(0, str(path.parent))
-        stack.callback(sys.path.remove, str(path.parent))
+    sys.path.insert(0, str(path.parent))  # where steps find what they share
+    try:
         specification.loader.exec_module(module)
-        return int(module.main(words[2:]) or 0)
+        module.main(words[2:])
+    finally:
+        sys.path.remove(str(path.parent))
+    return 0
 
 
 def sweep(experiment: Path, folder: Path, *words: str) -> None:
