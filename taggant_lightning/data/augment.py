@@ -68,17 +68,22 @@ def crop_flip(images: Tensor, u: Tensor, size: int | None = None) -> Tensor:
         (N, C, H, W), or (N, C, size, size).
     """
     height, width = images.shape[2:] if size is None else (size, size)
-    if images.shape[2:] == (height, width):
-        pad = max(1, min(height, width) // 8)
-        images = F.pad(images, (pad, pad, pad, pad), mode="reflect")
-    room = torch.tensor([images.shape[2] - height + 1, images.shape[3] - width + 1], device=images.device)
-    shift = (u[:, :2].to(images.device) * room).long()
+    border = max(1, min(height, width) // 8) if images.shape[2:] == (height, width) else 0
+    sides = torch.tensor(images.shape[2:], device=images.device)
+    room = sides + 2 * border - torch.tensor([height, width], device=images.device) + 1
+    shift = (u[:, :2].to(images.device) * room).long() - border
     rows = shift[:, 0, None] + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device).expand(len(images), width)
     mirrored = u[:, 2, None].to(images.device) < 0.5
     columns = shift[:, 1, None] + torch.where(mirrored, width - 1 - columns, columns)
+    rows, columns = _reflected(rows, images.shape[2]), _reflected(columns, images.shape[3])
     item = torch.arange(len(images), device=images.device)[:, None, None]
     return images[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _reflected(places: Tensor, side: int) -> Tensor:
+    """Fold places beyond the border back, as reflecting padding does; that has no deterministic derivative on CUDA."""
+    return (side - 1) - ((side - 1) - places.abs()).abs()
 
 
 def resized_crop(images: Tensor, u: Tensor, size: int) -> Tensor:
@@ -130,11 +135,14 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    count, channels = images.shape[:2]
-    planes = F.pad(images, (radius, radius, radius, radius), mode="reflect").transpose(0, 1)  # (C, N, …): one group an image
+    count, channels, height, width = images.shape
+    for axis in (2, 3):
+        places = torch.arange(-radius, images.shape[axis] + radius, device=images.device)
+        images = images.index_select(axis, _reflected(places, images.shape[axis]))
+    planes = images.transpose(0, 1)  # (C, N, …): one group an image
     planes = F.conv2d(planes, kernel.view(count, 1, -1, 1), groups=count)
     planes = F.conv2d(planes, kernel.view(count, 1, 1, -1), groups=count)
-    return planes.transpose(0, 1).reshape(images.shape[0], channels, *images.shape[2:])
+    return planes.transpose(0, 1).reshape(count, channels, height, width)
 
 
 def three_augment(images: Tensor, u: Tensor) -> Tensor:

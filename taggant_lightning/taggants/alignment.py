@@ -22,7 +22,7 @@ graph in memory, fused attention allowed. It needs a smooth model (GELU, SiLU, a
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -136,6 +136,29 @@ def alignment(
 
 
 @contextmanager
+def full_float32() -> Iterator[None]:
+    """Multiply float32 in full on CUDA devices, and put the settings back.
+
+    cuDNN's convolutions take TF32 (10 bits of mantissa) by default, matrix products where the user allows it; the
+    difference of two passes at parameters that differ by 3e-5 would drown in its rounding.
+    """
+    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+    kinds: list[Any] = [cudnn, cuda.matmul]
+    setting: tuple[str, Any] = ("allow_tf32", False)
+    if hasattr(cudnn, "conv"):  # torch 2.9 and later, where the older names refuse to be read once these differ
+        kinds, setting = [cudnn.conv, cudnn.rnn, cuda.matmul], ("fp32_precision", "ieee")
+    name, full = setting
+    before = [getattr(kind, name) for kind in kinds]
+    try:
+        for kind in kinds:
+            setattr(kind, name, full)
+        yield
+    finally:
+        for kind, value in zip(kinds, before, strict=True):
+            setattr(kind, name, value)
+
+
+@contextmanager
 def _shifted(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float) -> Iterator[None]:
     """Move parameters by step·direction in place, without gradients of their own, and put them back bit for bit."""
     kept = [p.detach().clone() for p in parameters]
@@ -173,7 +196,7 @@ def alignment_by_difference(
     total = [torch.zeros_like(p) for p in parameters]
     here = [torch.zeros_like(d) for d in data]
     for chunk in chunks:  # no name for a chunk's gradient: it would live on beside the next chunk's graph
-        with torch.enable_grad():
+        with torch.enable_grad(), full_float32():
             _add_used([*total, *here], torch.autograd.grad(chunk(), [*parameters, *data], allow_unused=True))
     combine(total)
     direction = cosine_derivative(total, target)
@@ -184,7 +207,7 @@ def alignment_by_difference(
     there = [torch.zeros_like(d) for d in data]
     with _shifted(parameters, direction, step):
         for chunk in chunks:
-            with torch.enable_grad():
+            with torch.enable_grad(), full_float32():
                 _add_used(there, torch.autograd.grad(chunk(), data, allow_unused=True))
     torch._foreach_sub_(there, here)
     torch._foreach_div_(there, step)

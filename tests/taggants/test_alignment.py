@@ -13,6 +13,7 @@ from taggant_lightning.taggants.alignment import (
     alignment_by_difference,
     cosine,
     cosine_derivative,
+    full_float32,
     summed_gradient,
 )
 from tests.conftest import TinyAttention, TwoLayers
@@ -177,3 +178,21 @@ def test_differences_of_vanishing_gradients_are_zero() -> None:
     value, (gradient,) = alignment_by_difference([lambda: w @ x], [w], [torch.ones(2)], [x])
     assert value == 0
     assert torch.equal(gradient, torch.zeros(2))
+
+
+def test_settings_of_float32_are_put_back() -> None:
+    def seen() -> list[object]:
+        cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
+        newer = [getattr(kind, "fp32_precision", None) for kind in (getattr(cudnn, "conv", None), cuda.matmul)]
+        return [cudnn.allow_tf32, cuda.matmul.allow_tf32, torch.get_float32_matmul_precision(), *newer]
+
+    original = torch.get_float32_matmul_precision()
+    try:
+        for precision in ("highest", "high"):
+            torch.set_float32_matmul_precision(precision)
+            before = seen()
+            with pytest.raises(KeyError), full_float32():
+                raise KeyError
+            assert seen() == before
+    finally:
+        torch.set_float32_matmul_precision(original)

@@ -1,0 +1,151 @@
+"""Speed and memory on one GPU: training steps and crafting steps of models at 32 and at 224 pixels, in several precisions.
+
+    python benchmarks/gpu.py --json docs/results/gpu.json
+
+Random images and untrained weights: only speed, memory and the derivatives' rounding are measured. Training: forward,
+backward and the optimizer's step of a recipe's batch, without loader. Crafting: one step of one key on all its signing
+images, by double backward and by difference, with TF32 for double backward or without, in chunks of the default 32 images or
+all at once; signs beside double backward in float64 on 16 images.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from common import write_figures
+
+from taggant_lightning import ImageClassifier
+from taggant_lightning.taggants.objective import Derivative, Objective, SigningImages, Surrogate, View
+from taggant_lightning.taggants.ranks import Team
+
+MODELS: dict[str, tuple[str, int, dict[str, Any] | None, int, int]] = {  # name, side, timm's arguments, batch, images a key
+    "cifar_resnet18": ("cifar_resnet18", 32, None, 128, 250),
+    "vit_tiny, patches of 4": ("vit_tiny_patch16_224", 32, {"patch_size": 4}, 128, 250),
+    "resnet50": ("resnet50", 224, None, 256, 128),
+    "deit3_small": ("deit3_small_patch16_224", 224, None, 256, 128),
+}
+GPU = torch.device("cuda")
+
+
+def timed(work: Callable[[], object], warm: int, count: int) -> tuple[float, float]:
+    """Return milliseconds a call, and the peak of allocated memory in MiB."""
+    for _ in range(warm):
+        work()
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    for _ in range(count):
+        work()
+    torch.cuda.synchronize()
+    return 1e3 * (time.perf_counter() - started) / count, torch.cuda.max_memory_allocated() / 2**20
+
+
+def model_of(title: str) -> ImageClassifier:
+    """Return an untrained model on the GPU."""
+    name, side, extra, _, _ = MODELS[title]
+    torch.manual_seed(0)
+    return ImageClassifier(name, num_classes=100, image_size=side, model_kwargs=extra).to(GPU)
+
+
+def training(title: str, precision: str, *, compiled: bool = False) -> dict[str, Any]:
+    """Time a training step."""
+    side, batch = MODELS[title][1], MODELS[title][3]
+    classifier = model_of(title).train()
+    model = torch.compile(classifier) if compiled else classifier
+    optimizer = torch.optim.SGD(classifier.parameters(), lr=1e-3, momentum=0.9)
+    images, labels = torch.rand(batch, 3, side, side, device=GPU), torch.randint(100, (batch,), device=GPU)
+    torch.set_float32_matmul_precision("high" if precision == "TF32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision != "float32"
+
+    def step() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    milliseconds, peak = timed(step, 5, 20)
+    return {
+        "model": title, "precision": precision + (", compiled" if compiled else ""), "batch": batch,
+        "milliseconds": milliseconds, "images_per_second": 1e3 * batch / milliseconds, "peak_mib": peak,
+    }  # fmt: skip
+
+
+def objective(title: str, model: ImageClassifier, count: int, derivative: Derivative, micro_batch: int) -> Objective:
+    """Return one key's objective on random images."""
+    side = MODELS[title][1]
+    rng = np.random.default_rng(0)
+    images = SigningImages.of(range(count), list(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8)), label=1)
+    key = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(9))
+    return Objective(
+        images, key, [Surrogate(model, list(model.parameters()))], GPU, image_size=side, load_size=side, recipe="none",
+        micro_batch=micro_batch, precision="32-true", derivative=derivative, perceptual=None, perceptual_weight=0.0,
+        team=Team(),
+    )  # fmt: skip
+
+
+def delta(made: Objective, count: int, side: int) -> list[torch.Tensor]:
+    """Return one random perturbation within 8/255."""
+    random = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(3))
+    return [((random - 0.5) * 16 / 255).to(GPU, made.dtype).requires_grad_()]
+
+
+def crafting(title: str) -> list[dict[str, Any]]:
+    """Time a crafting step in several ways."""
+    side, count = MODELS[title][1], MODELS[title][4]
+    model = model_of(title).eval()
+    exact = objective(title, copy.deepcopy(model).double(), 16, "exact", 16)
+    wanted = exact.ascent(delta(exact, 16, side), View(), [0])[1][0]
+    del exact
+    rows = []
+    for derivative, tf32, micro_batch in (
+        ("exact", False, count), ("exact", True, count), ("exact", True, 32),
+        ("difference", True, count), ("difference", True, 32),
+    ):  # fmt: skip
+        torch.set_float32_matmul_precision("high" if tf32 else "highest")
+        torch.backends.cudnn.allow_tf32 = tf32
+        few = objective(title, model, 16, derivative, 16)  # type: ignore[arg-type]  # a literal of the tuple
+        found = few.ascent(delta(few, 16, side), View(), [0])[1][0]
+        error = float((found.double() - wanted).norm() / wanted.norm())
+        whole = objective(title, model, count, derivative, micro_batch)  # type: ignore[arg-type]
+        start = delta(whole, count, side)
+        milliseconds, peak = timed(lambda whole=whole, start=start: whole.ascent(start, View(), [0]), 1, 5)
+        rows.append({
+            "model": title, "derivative": derivative, "tf32_allowed": tf32, "images": count, "micro_batch": micro_batch,
+            "milliseconds": milliseconds, "peak_mib": peak, "relative_error": error,
+            "signs": float((found.double().sign() == wanted.sign()).double().mean()),
+        })  # fmt: skip
+        print(rows[-1], flush=True)
+        del few, whole, start, found
+        torch.cuda.empty_cache()
+    return rows
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("--compile", action="store_true", help="time compiled training of the first model too")
+    arguments = parser.parse_args()
+    steps, crafted = [], []
+    for title in MODELS:
+        for precision in ("float32", "TF32", "bf16-mixed"):
+            steps.append(training(title, precision))
+            print(steps[-1], flush=True)
+            torch.cuda.empty_cache()
+        crafted += crafting(title)
+        if arguments.json:
+            write_figures(arguments.json, {"training": steps, "crafting": crafted})
+    if arguments.compile:
+        steps.append(training("cifar_resnet18", "bf16-mixed", compiled=True))
+        print(steps[-1], flush=True)
+        if arguments.json:
+            write_figures(arguments.json, {"training": steps, "crafting": crafted})
+
+
+if __name__ == "__main__":
+    main()
