@@ -1,6 +1,7 @@
 """Speed and memory on one GPU: training steps and crafting steps of models at 32 and at 224 pixels, in several precisions.
 
     python benchmarks/gpu.py --json docs/results/gpu.json
+    python benchmarks/gpu.py --planned docs/results/gpu.json     # ten minutes of a CPU: what `taggant plan` expects
 
 Random images and untrained weights: only speed, memory and the derivatives' rounding are measured. Training: forward,
 backward and the optimizer's step of a recipe's batch, without loader. Crafting: one step of one key on all its signing
@@ -10,8 +11,10 @@ all at once; signs beside double backward in float64 on 16 images.
 
 import argparse
 import copy
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,8 @@ import torch
 from common import write_figures
 
 from taggant_lightning import ImageClassifier
+from taggant_lightning.planning.devices import device_of
+from taggant_lightning.planning.steps import count_model
 from taggant_lightning.taggants.objective import Derivative, Objective, SigningImages, Surrogate, View
 from taggant_lightning.taggants.ranks import Team
 
@@ -125,12 +130,37 @@ def crafting(title: str) -> list[dict[str, Any]]:
     return rows
 
 
+def planned(path: Path) -> None:
+    """Print measured milliseconds beside the planner's for an H200, which counts training in bfloat16."""
+    figures, rates = json.loads(path.read_text()), device_of("h200")
+    print("| model | step | measured, ms | planned, ms |\n| --- | --- | --- | --- |")
+    for title, (name, side, extra, batch, count) in MODELS.items():
+        model = ImageClassifier(name, num_classes=100, image_size=side, model_kwargs=extra)
+        for derivative in ("exact", "difference"):
+            counts = count_model(model, (3, side, side), derivative)  # type: ignore[arg-type]  # a literal
+            if derivative == "exact":
+                (row,) = (r for r in figures["training"] if (r["model"], r["precision"]) == (title, "bf16-mixed"))
+                expected = 1e3 * rates.training.seconds(counts.training.of(batch))
+                print(f"| {title} | training, {batch} images | {row['milliseconds']:.1f} | {expected:.1f} |")
+            for row in figures["crafting"]:
+                if (row["model"], row["derivative"]) == (title, derivative):
+                    whole = row["micro_batch"] >= count
+                    parts = counts.signing_whole if whole else counts.signing
+                    expected = 1e3 * rates.signing.seconds(parts.of(count, -(-count // row["micro_batch"])))
+                    step = f"{derivative}{'' if row['tf32_allowed'] else ', TF32 off'}, {count} images by {row['micro_batch']}"
+                    print(f"| {title} | {step} | {row['milliseconds']:.0f} | {expected:.0f} |", flush=True)
+
+
 def main() -> None:
-    """Measure."""
+    """Measure, or compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("--compile", action="store_true", help="time compiled training of the first model too")
+    parser.add_argument("--planned", type=Path, metavar="FILE", help="figures of an earlier run to compare with `taggant plan`")
     arguments = parser.parse_args()
+    if arguments.planned is not None:
+        planned(arguments.planned)
+        return
     steps, crafted = [], []
     for title in MODELS:
         for precision in ("float32", "TF32", "bf16-mixed"):

@@ -7,6 +7,7 @@ from typing import Literal, Protocol, get_args
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -240,6 +241,11 @@ class ImageDataModule(pl.LightningDataModule):
             return self._loader("test")
         sampler = SeededSampler(len(self.query_data), seed=self.seed, shuffle=False, pad=False)
         return self._torch_loader(self.query_data, sampler)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move images and labels. Positions stay: reading them back from a GPU would wait for the step before."""
+        images, labels, positions = batch
+        return images.to(device, non_blocking=True), labels.to(device, non_blocking=True), positions
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Turn bytes into [0, 1] on their device, augment training images, and drop the positions that keyed the randomness."""

@@ -88,7 +88,7 @@ def _gpu(name: str, title: str, *, bf16: float, float32: float, bandwidth: float
         inside=REACHED_BANDWIDTH * link,
         between=12.5e9,
         basis=(
-            f"not measured: published peaks of {bf16 / 1e12:g} TFLOP/s (bf16, training), {float32 / 1e12:g} TFLOP/s (float32, "
+            f"assumed: published peaks of {bf16 / 1e12:g} TFLOP/s (bf16, training), {float32 / 1e12:g} TFLOP/s (float32, "
             f"signing and detection) and {bandwidth / 1e12:g} TB/s, of which {REACHED_ARITHMETIC:.0%} and "
             f"{REACHED_BANDWIDTH:.0%} are assumed to be reached, and {LAUNCH * 1e6:g} µs a kernel"
         ),

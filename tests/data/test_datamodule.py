@@ -194,3 +194,10 @@ def test_grey_and_large_images(tmp_path: Path) -> None:
     data = ImageDataModule("npz", str(tmp_path / "grey.npz"), image_size=8)
     assert (data.channels, data.image_size, data.num_classes) == (1, 8, 3)
     assert data.train_data[0][0].shape == (1, 1, 8, 8)
+
+
+def test_positions_stay_on_the_cpu() -> None:
+    data = ImageDataModule("digits", augment="simple")
+    data.setup("fit")
+    moved = data.transfer_batch_to_device(next(iter(data.train_dataloader())), torch.device("meta"), 0)
+    assert [tensor.device.type for tensor in moved] == ["meta", "meta", "cpu"]
