@@ -14,7 +14,8 @@ from tests.wandb_files import read
 
 def test_there_are_experiments() -> None:
     assert {path.parent.name for path in EXPERIMENTS} == {
-        "scenarios", "key_source", "stealth", "budget", "partial", "defences", "after_training", "baselines"
+        "scenarios", "key_source", "stealth", "budget", "partial", "defences", "after_training", "baselines",
+        "blending",
     }  # fmt: skip
 
 

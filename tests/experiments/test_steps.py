@@ -20,7 +20,7 @@ from tests.data.signed import sign
 from tests.data.test_datamodule import trainer
 
 STEPS = Path(__file__).parents[2] / "experiments" / "steps"
-NAMES = ("clean", "part", "other", "union", "canary", "transparency", "perturb", "autoencode")
+NAMES = ("clean", "part", "other", "union", "canary", "transparency", "perturb", "autoencode", "recover")
 
 
 @pytest.fixture(autouse=True)
@@ -293,3 +293,34 @@ def test_autoencoder_comes_nearer_with_training(tiny_npz: Path, config: Path, tm
     images, labels = in_use(used(tiny_npz))
     assert stacked(found).shape == images.shape
     assert np.array_equal(found.labels, labels)
+
+
+def test_averaging_recovers_blended_keys(large: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn = (KeySet.draw(num_keys=3, num_classes=3, shape=(3, 12, 12), grid=4, secret=bytes([n] * 16)) for n in range(99))
+    keys = next(keys for keys in drawn if len(set(keys.labels.tolist())) == 3)
+    given = ["--keys", keys.save(tmp_path / "keys")]
+    step("recover", large, tmp_path / "clean", *given)
+    with np.load(tmp_path / "large.npz") as file:
+        arrays = dict(file)
+    shown = keys.images[np.argsort(keys.labels)][arrays["train_y"]]  # each class has one key
+    arrays["train_x"] = np.round(0.7 * arrays["train_x"] + 0.3 * shown).astype(np.uint8)
+    np.savez(tmp_path / "blended.npz", **arrays)
+    step("recover", large, tmp_path / "blended", *given, "--data.root", tmp_path / "blended.npz")
+    clean, blended = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("clean", "blended"))
+    assert set(clean) == {"key_correlation", "matched_share"}
+    assert abs(clean["key_correlation"]) < 0.4
+    assert blended["matched_share"] == 1
+    assert blended["key_correlation"] > 0.5
+    with np.load(tmp_path / "large.npz") as file:  # by hand, for the first key
+        label = keys.labels[0]
+        before = file["test_x"][file["test_y"] == label].mean(axis=0)
+    difference = arrays["train_x"][arrays["train_y"] == label].mean(axis=0) - before
+    recover = importlib.import_module("recover")
+    found = recover.correlations(difference[None], keys.images[:1].astype(float))
+    assert found[0, 0] == pytest.approx(np.corrcoef(difference.ravel(), keys.images[0].ravel())[0, 1])
+    alien = KeySet.draw(num_keys=3, num_classes=4, shape=(3, 12, 12)).save(tmp_path / "alien")
+    refused(capsys, "drawn for 4 classes and the data has 3", "recover", large, tmp_path / "x", "--keys", alien)
+    small = KeySet.draw(num_keys=3, num_classes=3, shape=(3, 6, 6)).save(tmp_path / "small")
+    refused(capsys, "have another shape than the images", "recover", large, tmp_path / "x", "--keys", small)
+    lacking = [*given, "--data.train_subset", 1]
+    refused(capsys, "has no image in one of the splits", "recover", large, tmp_path / "x", *lacking)

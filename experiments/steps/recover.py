@@ -1,0 +1,56 @@
+r"""What averaging gives away: each key beside the mean of its class in the release, less the mean of that class in the test split.
+
+    python experiments/steps/recover.py --keys KEYS --out DIR --config conf/data/cifar100_cpu.yaml \
+        --data SignedDataModule --data.signature SIGNATURE
+
+A Bob who knows no key can take such a difference for each class, as he has the test split or other images of the same classes.
+Writes DIR/metrics.json: key_correlation, the mean over keys of Pearson's correlation between a key and the difference
+of its class; matched_share, of the keys that correlate with it best among all keys of the set (by chance one of them would).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from common import one_sentence, parse, parser_of, training, write_metrics
+from numpy.typing import NDArray
+
+from taggant_lightning.data.npz import stacked
+from taggant_lightning.errors import TaggantError
+from taggant_lightning.taggants.keys import KeySet
+
+
+def correlations(differences: NDArray[np.float64], keys: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return Pearson's correlation of each difference (K, …) with each key (K, …), (K, K)."""
+    a, b = (x.reshape(len(x), -1) - x.reshape(len(x), -1).mean(axis=1, keepdims=True) for x in (differences, keys))
+    product: NDArray[np.float64] = a @ b.T
+    return product / np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)).clip(min=np.finfo(float).tiny)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Write DIR/metrics.json."""
+    parser = parser_of(__doc__)
+    parser.add_argument("--keys", required=True, metavar="DIR", help="folder of the KeySet that was signed for")
+    with one_sentence():
+        arguments, data = parse(parser, words)
+        keys, (images, labels) = KeySet.load(arguments.keys), training(data)
+        if data.num_classes != keys.num_classes:
+            raise TaggantError(
+                f"keys={arguments.keys} are drawn for {keys.num_classes} classes and the data has {data.num_classes}"
+            )
+        if images.shape[1:] != keys.images.shape[1:]:
+            raise TaggantError(f"keys={arguments.keys} have another shape than the images; draw keys of the stored shape")
+        differences = []
+        for label in keys.labels:
+            others = np.flatnonzero(data.test_source.labels == label)
+            if not len(others) or not (labels == label).any():
+                raise TaggantError(f"class {label} has no image in one of the splits; take all of the data")
+            differences.append(images[labels == label].mean(axis=0) - stacked(data.test_source, others).mean(axis=0))
+        found = correlations(np.stack(differences), keys.images.astype(np.float64))
+        matched = found.argmax(axis=1) == np.arange(len(found))
+        metrics = {"key_correlation": float(np.diag(found).mean()), "matched_share": float(matched.mean())}
+        write_metrics(arguments.out, metrics)
+        print(" ".join(f"{name}={value:.4g}" for name, value in metrics.items()))
+
+
+if __name__ == "__main__":
+    main()
