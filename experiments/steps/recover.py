@@ -1,4 +1,4 @@
-r"""What averaging gives away: each key beside the mean of its class in the release, less the mean of that class in the test split.
+r"""What averaging gives away: each key beside the mean of its class in the release, less that class's mean in the test split.
 
     python experiments/steps/recover.py --keys KEYS --out DIR --config conf/data/cifar100_cpu.yaml \
         --data SignedDataModule --data.signature SIGNATURE
