@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
@@ -18,32 +17,10 @@ _WIDTH, _ROW, _FRAME = 4.4, 0.32, 1.2  # inches: of a panel, of a row in it, of 
 _SPREAD = 0.28  # how far the dots of a row stand apart, of the distance of two rows
 
 
-@dataclass(frozen=True)
-class Group:
-    """Rows that share their panels.
-
-    Attributes:
-        title: What stands above.
-        rows: The rows.
-    """
-
-    title: str
-    rows: tuple[Row, ...]
-
-
-def groups(results: Sequence[Results]) -> list[Group]:
-    """Return the rows of each experiment, those that vary a factor apart from the others, each factor by itself."""
-    found = []
-    for one in results:
-        for factor in dict.fromkeys(row.factor for row in one.rows):
-            rows = tuple(row for row in one.rows if row.factor == factor and row.measured)
-            if rows:
-                found.append(Group(one.title if factor is None else f"{one.title}: {factor}", rows))
-    return found
-
-
 def sweep_figure(results: Sequence[Results], style: str) -> bytes:
-    """Draw results: a line of panels for each group of rows, with a dot a repeat, the median, and the line p = 1e-3.
+    """Draw results: a line of panels an experiment, with a dot a repeat, each row's median, and the line p = 1e-3.
+
+    All measured rows of an experiment share their axes, so that they can be compared at a glance.
 
     Args:
         results: One experiment or more.
@@ -52,21 +29,21 @@ def sweep_figure(results: Sequence[Results], style: str) -> bytes:
     Raises:
         TaggantError: If no row has a log10 p or an accuracy.
     """
-    lines = groups(results)
-    shown = [name for name in _PANELS if any(name in r.values for line in lines for row in line.rows for r in row.repeats)]
+    lines = [[row for row in one.rows if row.measured] for one in results]
+    shown = [name for name in _PANELS if any(name in r.values for rows in lines for row in rows for r in row.repeats)]
     if not shown:
         raise TaggantError("plot: no row has a log10_p or an accuracy to draw; leave --plot out")
-    heights = [_FRAME + _ROW * len(line.rows) for line in lines]
+    heights = [_FRAME + _ROW * len(rows) for rows in lines]
     figure, axes = new_figure(len(lines), len(shown), (_WIDTH * len(shown) + 1.5, sum(heights)))
     axes[0][0].get_gridspec().set_height_ratios(heights)
-    for line, places in zip(lines, axes, strict=True):
+    for one, rows, places in zip(results, lines, axes, strict=True):
         for name, axis in zip(shown, places, strict=True):
-            _panel(axis, line.rows, name)
+            _panel(axis, rows, name)
             axis.set_xlabel(_PANELS[name])
-        places[0].set_title(_literal(line.title), loc="left", fontsize=10)
-        places[0].set_yticks(range(len(line.rows)), [_literal(row.name) for row in line.rows], fontsize=9)
+        places[0].set_title(_literal(one.title), loc="left", fontsize=10, pad=14)  # above the label of the line
+        places[0].set_yticks(range(len(rows)), [_literal(row.name) for row in rows], fontsize=9)
         for axis in places[1:]:
-            axis.set_yticks(range(len(line.rows)), [])
+            axis.set_yticks(range(len(rows)), [])
     return _bytes(figure, style)
 
 
@@ -81,8 +58,8 @@ def _panel(axis: Any, rows: Sequence[Row], name: str) -> None:
         axis.vlines(median(values), place - 0.4, place + 0.4, color=_MIDDLE, linewidth=1.6)
     if name == LOG10_P:
         axis.axvline(THRESHOLD, color=_GREY, linestyle="--", linewidth=1)
-        label = {"color": _GREY, "fontsize": 8, "rotation": 90, "ha": "right", "va": "top"}
-        axis.annotate("p = 1e-3", (THRESHOLD, 0.98), xycoords=("data", "axes fraction"), **label)
+        label = {"color": _GREY, "fontsize": 8, "ha": "center", "va": "bottom"}
+        axis.annotate("p = 1e-3", (THRESHOLD, 1.0), xycoords=("data", "axes fraction"), **label)
         axis.set_xlim(right=max(0.3, axis.get_xlim()[1]))
     axis.set_ylim(len(rows) - 0.5, -0.5)  # the first row on top, as in the table
     axis.spines[["top", "right"]].set_visible(False)

@@ -37,7 +37,7 @@ def test_files(results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
         assert (tmp_path / name).read_text().startswith(start)
     assert capsys.readouterr().out == ""
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
-    assert b"Bounds: eps" in (tmp_path / "p.svg").read_bytes()
+    assert b"eps = 8/255" in (tmp_path / "p.svg").read_bytes()
 
 
 @pytest.mark.parametrize(
