@@ -29,7 +29,7 @@ from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants.detection import ask
 
 NUM_KEYS, TOP_K, SHARES = 10, 10, (0.01, 0.005, 0.05)
-# The gpu profile was never run: no GPU was at hand. ViT-tiny at patch 4 and ResNet-18 with a 3×3 stem, as their recipes say.
+# The gpu profile was never run. ViT-tiny at patch 4 and ResNet-18 with a 3×3 stem, as their recipes say.
 PROFILES: dict[str, dict[str, Any]] = {
     "cpu": {"data": {**CIFAR, "augment": "simple"}, "bobs": {"small_cnn": {}, "small_vit": {}}, "epochs": 8},
     "gpu": {

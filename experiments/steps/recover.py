@@ -44,7 +44,13 @@ def main(words: Sequence[str] | None = None) -> None:
             others = np.flatnonzero(data.test_source.labels == label)
             if not len(others) or not (labels == label).any():
                 raise TaggantError(f"class {label} has no image in one of the splits; take all of the data")
-            differences.append(images[labels == label].mean(axis=0) - stacked(data.test_source, others).mean(axis=0))
+            held_out = stacked(data.test_source, others)
+            if held_out.shape[1:] != images.shape[1:]:
+                raise TaggantError(
+                    f"test images have shape {held_out.shape[1:]} and training images {images.shape[1:]}; bring them to one "
+                    "size first (stored_size changes training images alone)"
+                )
+            differences.append(images[labels == label].mean(axis=0) - held_out.mean(axis=0))
         found = correlations(np.stack(differences), keys.images.astype(np.float64))
         matched = found.argmax(axis=1) == np.arange(len(found))
         metrics = {"key_correlation": float(np.diag(found).mean()), "matched_share": float(matched.mean())}

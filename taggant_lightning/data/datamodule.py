@@ -245,7 +245,9 @@ class ImageDataModule(pl.LightningDataModule):
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move images and labels. Positions stay: reading them back from a GPU would wait for the step before."""
         images, labels, positions = batch
-        return images.to(device, non_blocking=True), labels.to(device, non_blocking=True), positions
+        # By Lightning's own hook, which knows on which devices a copy must be waited for (MPS).
+        images, labels = super().transfer_batch_to_device((images, labels), device, dataloader_idx)
+        return images, labels, positions
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Turn bytes into [0, 1] on their device, augment training images, and drop the positions that keyed the randomness."""

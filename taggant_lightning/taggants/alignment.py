@@ -21,7 +21,7 @@ graph in memory, fused attention allowed. It needs a smooth model (GELU, SiLU, a
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
 
 import torch
@@ -137,25 +137,35 @@ def alignment(
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Multiply float32 in full on CUDA devices, and put the settings back.
+    """Multiply float32 in full, and put the settings back.
 
     cuDNN's convolutions take TF32 (10 bits of mantissa) by default, matrix products where the user allows it; the
     difference of two passes at parameters that differ by 3e-5 would drown in its rounding.
     """
-    cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
-    kinds: list[Any] = [cudnn, cuda.matmul]
-    setting: tuple[str, Any] = ("allow_tf32", False)
-    if hasattr(cudnn, "conv"):  # torch 2.9 and later, where the older names refuse to be read once these differ
-        kinds, setting = [cudnn.conv, cudnn.rnn, cuda.matmul], ("fp32_precision", "ieee")
-    name, full = setting
-    before = [getattr(kind, name) for kind in kinds]
+    backends: Any = torch.backends
+    # Since torch 2.9 each kind of operation has a setting of its own. The older names are set as well: they refuse to be
+    # read while both disagree, and a model's forward may read them (`torch.backends.cudnn.flags` does).
+    kinds: list[Any] = []
+    if hasattr(backends.cudnn, "conv"):
+        kinds = [backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul, backends.mkldnn.matmul]
+    before = [kind.fp32_precision for kind in kinds]
+    allowed = before[0] == "tf32" if kinds else backends.cudnn.allow_tf32
+    products: str | None = None
+    with suppress(RuntimeError):  # it cannot be read where the user has written the newer name, which then counts alone
+        products = torch.get_float32_matmul_precision()
     try:
+        backends.cudnn.allow_tf32 = False
+        if products is not None:
+            torch.set_float32_matmul_precision("highest")
         for kind in kinds:
-            setattr(kind, name, full)
+            kind.fp32_precision = "ieee"
         yield
     finally:
+        backends.cudnn.allow_tf32 = allowed
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
         for kind, value in zip(kinds, before, strict=True):
-            setattr(kind, name, value)
+            kind.fp32_precision = value
 
 
 @contextmanager

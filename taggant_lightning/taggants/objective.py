@@ -21,6 +21,7 @@ from taggant_lightning.taggants.alignment import (
     alignment,
     alignment_by_difference,
     cosine,
+    full_float32,
     summed_gradient,
 )
 from taggant_lightning.taggants.perceptual import Perceptual
@@ -275,7 +276,8 @@ class Objective:
         chunk = self.images.chunks(COMPARED_IMAGES)[0]
         leaves = [deltas[group][rows].detach().requires_grad_() for group, rows, _ in chunk]
         losses = self._chunks(surrogate, leaves, view, [chunk])
-        _, exact = alignment(losses, surrogate.parameters, target, leaves)
+        with full_float32():  # TF32 alone may cost double backward more signs than AGREEMENT allows (docs/decisions.md)
+            _, exact = alignment(losses, surrogate.parameters, target, leaves)
         _, difference = alignment_by_difference(losses, surrogate.parameters, target, leaves)
         same = [(a.sign() == b.sign()).flatten() for a, b in zip(exact, difference, strict=True)]
         agreement = float(torch.cat(same).float().mean())

@@ -11,6 +11,7 @@ from taggant_lightning.data.augment import (
     crop_flip,
     cutout,
     resized_crop,
+    three_augment,
 )
 from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
@@ -24,6 +25,27 @@ def test_crop_flip_against_a_loop() -> None:
         y, x = int(numbers[0] * 5), int(numbers[1] * 5)
         expected = padded[:, y : y + 16, x : x + 16]
         assert torch.equal(result, expected.flip(-1) if numbers[2] < 0.5 else expected)
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (9, 5), (3, 20)])
+def test_blur_against_padding(shape: tuple[int, int]) -> None:
+    images, u = torch.rand(4, 3, *shape, dtype=torch.float64), torch.full((4, 5), 0.5, dtype=torch.float64)
+    u[:, 0], u[:, 1] = 0.9, torch.linspace(0, 1, 4)  # blur each, and leave the colours as they are
+    radius = min(5, *(side - 1 for side in shape))
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    for image, numbers, result in zip(images, u, three_augment(images, u), strict=True):
+        line = torch.exp(-0.5 * (offsets / (0.08 + 0.92 * numbers[1])) ** 2)
+        kernel = torch.outer(line, line) / line.sum() ** 2
+        padded = torch.nn.functional.pad(image[:, None], (radius, radius, radius, radius), mode="reflect")
+        torch.testing.assert_close(result, torch.nn.functional.conv2d(padded, kernel[None, None])[:, 0])
+
+
+@pytest.mark.parametrize("recipe", [name for name in NUMBERS if name != "none"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 1, 1), (3, 2, 2)])
+def test_images_of_a_pixel_or_two(recipe: str, shape: tuple[int, int, int]) -> None:
+    found = augment(torch.rand(8, *shape), torch.rand(8, NUMBERS[recipe]), recipe, shape[-1])
+    assert found.shape == (8, *shape)
+    assert found.isfinite().all()
 
 
 def test_a_smaller_crop_is_cut_out_at_any_place() -> None:

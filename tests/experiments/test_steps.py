@@ -324,3 +324,12 @@ def test_averaging_recovers_blended_keys(large: Path, tmp_path: Path, capsys: py
     refused(capsys, "have another shape than the images", "recover", large, tmp_path / "x", "--keys", small)
     lacking = [*given, "--data.train_subset", 1]
     refused(capsys, "has no image in one of the splits", "recover", large, tmp_path / "x", *lacking)
+    other_size = ["--keys", tmp_path / "small", "--data.stored_size", 6]
+    refused(
+        capsys,
+        "test images have shape (3, 12, 12) and training images (3, 6, 6)",
+        "recover",
+        large,
+        tmp_path / "x",
+        *other_size,
+    )

@@ -1,6 +1,7 @@
 """The derivative against double backward, finite differences and by parts, in float64."""
 
 import math
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -180,19 +181,55 @@ def test_differences_of_vanishing_gradients_are_zero() -> None:
     assert torch.equal(gradient, torch.zeros(2))
 
 
-def test_settings_of_float32_are_put_back() -> None:
+@pytest.fixture
+def float32_settings() -> Iterator[None]:
+    """Put the products' precision back."""
+    original = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(original)
+
+
+@pytest.mark.usefixtures("float32_settings")
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_settings_of_float32_are_put_back(precision: str) -> None:
     def seen() -> list[object]:
-        cudnn, cuda = torch.backends.cudnn, torch.backends.cuda
-        newer = [getattr(kind, "fp32_precision", None) for kind in (getattr(cudnn, "conv", None), cuda.matmul)]
+        cudnn, cuda, mkldnn = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
+        kinds = (getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None), cuda.matmul, getattr(mkldnn, "matmul", None))
+        newer = [getattr(kind, "fp32_precision", None) for kind in kinds]
         return [cudnn.allow_tf32, cuda.matmul.allow_tf32, torch.get_float32_matmul_precision(), *newer]
 
-    original = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    before = seen()
+    with pytest.raises(KeyError), full_float32():
+        raise KeyError
+    assert seen() == before
+
+
+@pytest.mark.usefixtures("float32_settings")
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_older_names_can_be_read_within_full_float32(precision: str) -> None:
+    torch.set_float32_matmul_precision(precision)
+    with full_float32():
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert torch.get_float32_matmul_precision() == "highest"
+        with torch.backends.cudnn.flags(enabled=False):  # as a model's forward may write
+            pass
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="torch 2.9 and later")
+def test_newer_names_that_the_user_has_written_are_put_back() -> None:
+    """Products by the newer name alone: then torch refuses to read the older one."""
+    kinds = [torch.backends.cudnn.conv, torch.backends.cudnn.rnn, torch.backends.cuda.matmul]
+    before = [kind.fp32_precision for kind in kinds]
     try:
-        for precision in ("highest", "high"):
-            torch.set_float32_matmul_precision(precision)
-            before = seen()
-            with pytest.raises(KeyError), full_float32():
-                raise KeyError
-            assert seen() == before
+        for wanted in (["ieee", "tf32", "tf32"], ["tf32", "tf32", "ieee"], ["none", "none", "none"]):
+            for kind, value in zip(kinds, wanted, strict=True):
+                kind.fp32_precision = value
+            expected = [kind.fp32_precision for kind in kinds]
+            with full_float32():
+                assert [kind.fp32_precision for kind in kinds] == ["ieee"] * 3
+            assert [kind.fp32_precision for kind in kinds] == expected
     finally:
-        torch.set_float32_matmul_precision(original)
+        for kind, value in zip(kinds, before, strict=True):
+            kind.fp32_precision = value
