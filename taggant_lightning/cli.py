@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -68,9 +69,13 @@ def main(args: Sequence[str] | None = None) -> int:
     module = importlib.import_module(f"taggant_lightning.commands.{COMMANDS[words[0]][0]}")
     try:
         module.run(words)
+        sys.stdout.flush()
     except TaggantError as error:
         print(f"taggant {words[0]}: {error}", file=sys.stderr)
         return 1 if isinstance(error, Unavailable) else 2
+    except BrokenPipeError:  # a reader such as `head` has seen enough; the interpreter would complain of what is left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -5,7 +5,7 @@ r"""What averaging gives away: each key beside the mean of its class in the rele
 
 A Bob who knows no key can take such a difference for each class, as he has the test split or other images of the same classes.
 Writes DIR/metrics.json: key_correlation, the mean over keys of Pearson's correlation between a key and the difference
-of its class; matched_share, of the keys that correlate with it best among all keys of the set (by chance one of them would).
+of its class; matched_share, of the keys that correlate with it more than all keys for other classes do (by chance one of K).
 """
 
 from collections.abc import Sequence
@@ -38,13 +38,14 @@ def main(words: Sequence[str] | None = None) -> None:
                 f"keys={arguments.keys} are drawn for {keys.num_classes} classes and the data has {data.num_classes}"
             )
         if images.shape[1:] != keys.images.shape[1:]:
-            raise TaggantError(f"keys={arguments.keys} have another shape than the images; draw keys of the stored shape")
+            shapes = f"have shape {keys.images.shape[1:]} and the images {images.shape[1:]}"
+            raise TaggantError(f"keys={arguments.keys} {shapes}; draw keys of the stored shape")
         differences = []
         for label in keys.labels:
-            others = np.flatnonzero(data.test_source.labels == label)
-            if not len(others) or not (labels == label).any():
+            own = np.flatnonzero(data.test_source.labels == label)
+            if not len(own) or not (labels == label).any():
                 raise TaggantError(f"class {label} has no image in one of the splits; take all of the data")
-            held_out = stacked(data.test_source, others)
+            held_out = stacked(data.test_source, own)
             if held_out.shape[1:] != images.shape[1:]:
                 raise TaggantError(
                     f"test images have shape {held_out.shape[1:]} and training images {images.shape[1:]}; bring them to one "
@@ -52,7 +53,9 @@ def main(words: Sequence[str] | None = None) -> None:
                 )
             differences.append(images[labels == label].mean(axis=0) - held_out.mean(axis=0))
         found = correlations(np.stack(differences), keys.images.astype(np.float64))
-        matched = found.argmax(axis=1) == np.arange(len(found))
+        # Keys of one class share their difference.
+        others = np.where(keys.labels[:, None] == keys.labels, -np.inf, found).max(axis=1)
+        matched = np.diag(found) > others
         metrics = {"key_correlation": float(np.diag(found).mean()), "matched_share": float(matched.mean())}
         write_metrics(arguments.out, metrics)
         print(" ".join(f"{name}={value:.4g}" for name, value in metrics.items()))

@@ -38,7 +38,8 @@ def main(words: Sequence[str] | None = None) -> None:
         for index, key in zip(signature.indices.tolist(), signature.served.tolist(), strict=True):
             before, shown = source.pixels(index).astype(np.float64), keys.images[key]
             if before.shape != shown.shape:
-                raise TaggantError(f"keys={arguments.keys} have another shape than the images; draw keys of the stored shape")
+                shapes = f"have shape {shown.shape} and image {index} has {before.shape}"
+                raise TaggantError(f"keys={arguments.keys} {shapes}; draw keys of the stored shape")
             blended = np.round((1 - arguments.gamma) * before + arguments.gamma * shown)
             steps.append((blended - before).astype(np.int16))
         made = replace(signature, method="transparency", steps=steps, bound=None, facts={"gamma": arguments.gamma})

@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     signing.add_argument(
         "--surrogates", type=int, metavar="N", help="models crafted against: the trained one and its snapshots (3)"
     )
-    signing.add_argument("--micro-batch", type=int, metavar="N", help="signing images a chunk; memory follows it (32)")
+    signing.add_argument(
+        "--micro-batch", type=int, metavar="N", help="signing images a chunk; memory follows it (32; on a GPU more small ones)"
+    )
     signing.add_argument("--selection", metavar="HOW", help="gradient_norm or random (gradient_norm)")
     signing.add_argument("--derivative", metavar="HOW", help="auto, exact or difference (auto)")
     training = parser.add_argument_group("training, of Alice's surrogate or of Bob's model")

@@ -1,7 +1,7 @@
 """Augmentation recipes as pure functions of images and of uniform numbers, all but one of them twice differentiable.
 
 The randomness comes in as numbers, a row an image, so that the same image in the same epoch is augmented alike on any number
-of processes, after any resume and behind any loader.
+of processes, after any resume and behind any loader. `augment` takes them to the images' device; its parts expect them there.
 """
 
 import math
@@ -69,13 +69,11 @@ def crop_flip(images: Tensor, u: Tensor, size: int | None = None) -> Tensor:
     """
     height, width = images.shape[2:] if size is None else (size, size)
     border = max(1, min(height, width) // 8) if images.shape[2:] == (height, width) else 0
-    sides = torch.tensor(images.shape[2:], device=images.device)
-    room = sides + 2 * border - torch.tensor([height, width], device=images.device) + 1
-    shift = (u[:, :2].to(images.device) * room).long() - border
-    rows = shift[:, 0, None] + torch.arange(height, device=images.device)
+    room = [images.shape[2] + 2 * border - height + 1, images.shape[3] + 2 * border - width + 1]
+    down, across = ((u[:, axis, None] * room[axis]).long() for axis in (0, 1))
+    rows = down - border + torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device).expand(len(images), width)
-    mirrored = u[:, 2, None].to(images.device) < 0.5
-    columns = shift[:, 1, None] + torch.where(mirrored, width - 1 - columns, columns)
+    columns = across - border + torch.where(u[:, 2, None] < 0.5, width - 1 - columns, columns)
     rows, columns = _reflected(rows, images.shape[2]), _reflected(columns, images.shape[3])
     item = torch.arange(len(images), device=images.device)[:, None, None]
     return images[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -100,7 +98,7 @@ def resized_crop(images: Tensor, u: Tensor, size: int) -> Tensor:
     Returns:
         (N, C, size, size).
     """
-    u = u.to(device=images.device, dtype=images.dtype)
+    u = u.to(images.dtype)
     height, width = images.shape[2:]
     area = (AREA[0] + (AREA[1] - AREA[0]) * u[:, 0]) * height * width
     low, high = math.log(RATIO[0]), math.log(RATIO[1])
@@ -125,8 +123,8 @@ def _resampling(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
 def _grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True).expand_as(images)
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype).view(1, 3, 1, 1)
+    return (images * weights.to(images.device, non_blocking=True)).sum(dim=1, keepdim=True).expand_as(images)
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -157,7 +155,7 @@ def three_augment(images: Tensor, u: Tensor) -> Tensor:
     Returns:
         (N, C, H, W) in [0, 1].
     """
-    u = u.to(device=images.device, dtype=images.dtype)
+    u = u.to(images.dtype)
     choice = (u[:, 0] * 3).long().view(-1, 1, 1, 1)
     solarised = torch.where(images >= 0.5, 1 - images, images)
     blurred = _blur(images, 0.08 + 0.92 * u[:, 1])
@@ -185,7 +183,7 @@ def cutout(images: Tensor, u: Tensor) -> Tensor:
     inside = []
     for axis, length in enumerate(images.shape[2:]):
         side = max(1, length // 2)
-        start = (u[:, axis, None].to(images.device) * length).long() - side // 2
+        start = (u[:, axis, None] * length).long() - side // 2
         places = torch.arange(length, device=images.device)
         inside.append((places >= start) & (places < start + side))
     square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
@@ -255,5 +253,6 @@ def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
     if check_recipe(recipe) == "none":
         return centre(images, size)
     crop, count = _CROPS[recipe]
+    u = u.to(images.device, non_blocking=True)  # a copy that blocks would wait for all that a GPU still has to do
     images = crop(images, u[:, :count], size)
     return _THEN[recipe](images, u[:, count:]) if recipe in _THEN else images

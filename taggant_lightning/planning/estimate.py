@@ -7,7 +7,7 @@ from taggant_lightning.planning.devices import Device
 from taggant_lightning.planning.request import Request
 from taggant_lightning.planning.stages import Signing, selecting, signing_key
 from taggant_lightning.planning.steps import Counts
-from taggant_lightning.taggants.objective import COMPARED_IMAGES
+from taggant_lightning.taggants.objective import COMPARED_IMAGES, chunk_size
 
 FLOAT = 4  # bytes
 
@@ -77,6 +77,13 @@ def estimate(request: Request, counts: Counts, device: Device) -> Estimate:
     )
 
 
+def chunk_of(request: Request) -> int:
+    """Return how many signing images a chunk holds."""
+    if request.micro_batch is not None:
+        return request.micro_batch
+    return chunk_size(request.image_size, "cpu" if request.device == "cpu" else "cuda")
+
+
 def signing_of(request: Request) -> Signing:
     """Return how the request signs."""
     return Signing(
@@ -84,7 +91,7 @@ def signing_of(request: Request) -> Signing:
         request.steps,
         request.restarts,
         request.surrogates,
-        request.micro_batch,
+        chunk_of(request),
         compares=request.derivative == "auto",
     )
 
@@ -181,7 +188,7 @@ def signing_memory(request: Request, counts: Counts, devices: int) -> float:
     waves, team = teams(request.num_keys, devices)
     images = request.images_per_key if waves else math.ceil(request.images_per_key / min(team, request.images_per_key))
     weights = (2 * request.surrogates + 4) * FLOAT * counts.parameters
-    graphs = min(images, request.micro_batch) * counts.kept_signing * (2 if counts.derivative == "exact" else 1)
+    graphs = min(images, chunk_of(request)) * counts.kept_signing * (2 if counts.derivative == "exact" else 1)
     if request.derivative == "auto":
         graphs = max(graphs, 2 * min(images, COMPARED_IMAGES) * counts.kept_exact)
     return weights + images * math.prod(request.shape) * (1 + 3 * FLOAT) + graphs

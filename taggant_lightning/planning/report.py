@@ -8,7 +8,7 @@ import torch
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.planning.building import build_model
 from taggant_lightning.planning.devices import GPUS_A_NODE, Device, device_of
-from taggant_lightning.planning.estimate import Estimate, Hours, candidates, estimate, teams
+from taggant_lightning.planning.estimate import Estimate, Hours, candidates, chunk_of, estimate, teams
 from taggant_lightning.planning.request import Request
 from taggant_lightning.planning.steps import Counts, count_model
 
@@ -76,7 +76,7 @@ def assumptions(plan: Plan) -> list[str]:
     lines = [
         f"{device.title}: {device.basis}.",
         "Work is counted by running the model's steps on one to three images, and is linear in images, chunks and steps.",
-        f"Signing takes the {counts.derivative} derivative ({said}), {request.micro_batch} images a chunk, and keys one a "
+        f"Signing takes the {counts.derivative} derivative ({said}), {chunk_of(request)} images a chunk, and keys one a "
         "device in waves; in the last wave devices left over share a key's images.",
         "Training is data parallel; devices wait for a float32 all-reduce each step, not overlapped, at "
         f"{device.inside / 1e9:g} GB/s inside a node of {GPUS_A_NODE} and {device.between / 1e9:g} GB/s between nodes.",

@@ -27,7 +27,7 @@ class Request:
         steps: Crafting steps a key and restart.
         restarts: Of crafting.
         surrogates: Crafted against: the model in training and snapshots of it.
-        micro_batch: Signing images a chunk.
+        micro_batch: Signing images a chunk; None for TaggantSigning's default.
         selection: How signing images are chosen.
         derivative: How crafting takes its derivative.
         epochs: Of training.
@@ -47,7 +47,7 @@ class Request:
     steps: int = 100
     restarts: int = 1
     surrogates: int = 3
-    micro_batch: int = 32
+    micro_batch: int | None = None
     selection: Selection = "gradient_norm"
     derivative: Derivative = "auto"
     epochs: int = 100

@@ -201,8 +201,9 @@ def _plain(name: str) -> str:
 
 def _caption(entries: Mapping[str, Any], columns: Sequence[Column], rows: Sequence[Cells]) -> list[str]:
     commit = entries["commit"] or "unknown"
+    repeats = "1 repeat" if entries["repeats"] == 1 else f"{entries['repeats']} repeats"
     sentences = [
-        f"Profile {entries['profile']}: {entries['repeats']} repeats from seed {entries['first_seed']}, "
+        f"Profile {entries['profile']}: {repeats} from seed {entries['first_seed']}, "
         f"{entries['hours']:.2g} hours on {entries['hardware']}, commit {commit}."
     ]
     if any(isinstance(cell, Figure) and cell.spread is not None for row in rows for cell in row.values()):

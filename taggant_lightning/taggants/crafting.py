@@ -16,7 +16,6 @@ from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, initial, project, to_steps
 from taggant_lightning.taggants.ranks import Team
 
-MICRO_BATCH, MOST_ON_A_GPU = 32, 256  # images a chunk by default (docs/decisions.md)
 ROUNDED_SHARE = 0.2  # the last steps see the perturbation as it will be stored
 
 
@@ -59,13 +58,6 @@ class Settings:
     augment: str
     perceptual_weight: float
     seed: int
-
-
-def chunk_size(side: int, device: torch.device | None) -> int:
-    """Return how many images of a side in pixels a chunk holds by default: on a GPU about as many pixels as 32 of 224×224."""
-    if device is None or device.type == "cpu":
-        return MICRO_BATCH
-    return min(MOST_ON_A_GPU, max(MICRO_BATCH, MICRO_BATCH * 224**2 // side**2))
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,23 @@ Combination = Literal["alternate", "mean"]
 Precision = Literal["32-true", "bf16-mixed"]
 # `auto` takes differences where they share this much of the signs with double backward, on this many images of the key.
 AGREEMENT, COMPARED_IMAGES = 0.99, 16
+MICRO_BATCH, MOST_ON_A_GPU = 32, 256  # images a chunk by default (docs/decisions.md)
 
 
 # Images of one shape: their group, their rows in it, and their rows in `SigningImages.ids`.
 Part: TypeAlias = tuple[int, slice, slice]
+
+
+def chunk_size(side: int, kind: str) -> int:
+    """Return how many images a chunk holds by default: on a GPU about as many pixels as 32 of 224×224, at most 256.
+
+    Args:
+        side: Side of the images that surrogates load, in pixels.
+        kind: Of device, as torch names it: `cpu`, `cuda`, ….
+    """
+    if kind == "cpu":
+        return MICRO_BATCH
+    return min(MOST_ON_A_GPU, max(MICRO_BATCH, MICRO_BATCH * 224**2 // side**2))
 
 
 @dataclass(frozen=True)
@@ -289,7 +302,7 @@ class Objective:
     def _perceptual_gradient(self, perceptual: Perceptual, deltas: Sequence[Tensor]) -> list[Tensor]:
         """Return the derivative of w Σ LPIPS(x, x + δ) with respect to each group's δ."""
         total = [torch.zeros_like(d) for d in deltas]
-        for group, rows, _ in self.images.parts(self.micro_batch):
+        for group, rows, _ in self.images.parts(min(self.micro_batch, MICRO_BATCH)):  # at stored size, which may be large
             delta = deltas[group][rows].detach().requires_grad_()
             with torch.enable_grad():
                 original = self.original(group, rows)

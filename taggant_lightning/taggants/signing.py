@@ -23,11 +23,11 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, read_json, secret_directory, sha256_hex
 from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.models.ensemble import members
-from taggant_lightning.taggants.crafting import Settings, chunk_size
+from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.objective import Combination, Derivative, Precision, SigningImages, Surrogate
+from taggant_lightning.taggants.objective import Combination, Derivative, Precision, SigningImages, Surrogate, chunk_size
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather, score_together, share_out, teams
@@ -321,7 +321,7 @@ class TaggantSigning(Callback):
     def _round(self, trainer: pl.Trainer, pl_module: pl.LightningModule, epochs_done: int) -> None:
         started = time.monotonic()
         keys, data, quick = self.keyset, datamodule_of(trainer, self), _quick(trainer)
-        settings = self.settings(data, pl_module.device)
+        settings = self.settings(data, pl_module.device.type)
         if quick:
             settings = replace(settings, steps=1)
         with evaluation(pl_module), buffers_of_rank_zero(pl_module, trainer):
@@ -371,8 +371,8 @@ class TaggantSigning(Callback):
         trainer.strategy.barrier("taggant-signature")
         self._rounds += 1
 
-    def settings(self, data: ImageDataModule, device: torch.device | None = None) -> Settings:
-        """Return how to craft on this data, on a device (None for the CPU)."""
+    def settings(self, data: ImageDataModule, kind: str = "cpu") -> Settings:
+        """Return how to craft on this data, on a kind of device as torch names it."""
         return Settings(
             eps=self.eps,
             steps=self.steps,
@@ -383,7 +383,7 @@ class TaggantSigning(Callback):
             restarts=self.restarts,
             derivative=self.derivative,
             ensemble=self.ensemble,
-            micro_batch=chunk_size(data.load_size, device) if self.micro_batch is None else self.micro_batch,
+            micro_batch=chunk_size(data.load_size, kind) if self.micro_batch is None else self.micro_batch,
             precision=self.precision,
             image_size=data.image_size,
             load_size=data.load_size,

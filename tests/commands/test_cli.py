@@ -1,6 +1,7 @@
 """The command line: help, keys, the run directory, bad input in one sentence with exit code 2."""
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -340,3 +341,12 @@ def test_predict_answers_a_folder_of_queries(tiny_npz: Path, tmp_path: Path, cap
     assert "has 1 channels and the model's data 3" in capsys.readouterr().err
     assert main([*predict, "--data.queries", "nowhere"]) == 2
     assert "queries=nowhere is no folder; write the one that `taggant keys export-queries` made" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "taggant_lightning", *NEW, "--out", str(tmp_path / "keys")]
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")

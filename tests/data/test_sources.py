@@ -182,9 +182,12 @@ def test_unknown_source() -> None:
 
 
 @pytest.mark.parametrize("name", ["imagefolder", "zip", "cifar10"])
-def test_missing_folder(name: str, tmp_path: Path) -> None:
+def test_missing_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TaggantError, match="root is not given"):
         open_source(name, None, "train")
+    monkeypatch.delenv("TAGGANT_NOWHERE", raising=False)
+    with pytest.raises(TaggantError, match=r"root=\$TAGGANT_NOWHERE/x is no folder, as that environment variable is not set"):
+        open_source("zip", "$TAGGANT_NOWHERE/x", "train")
     with pytest.raises(TaggantError, match="root=.*nowhere is no folder"):
         open_source(name, str(tmp_path / "nowhere"), "train")
     with pytest.raises(TaggantError, match="has no folder|has no train|holds no cifar10"):

@@ -321,7 +321,7 @@ def test_averaging_recovers_blended_keys(large: Path, tmp_path: Path, capsys: py
     alien = KeySet.draw(num_keys=3, num_classes=4, shape=(3, 12, 12)).save(tmp_path / "alien")
     refused(capsys, "drawn for 4 classes and the data has 3", "recover", large, tmp_path / "x", "--keys", alien)
     small = KeySet.draw(num_keys=3, num_classes=3, shape=(3, 6, 6)).save(tmp_path / "small")
-    refused(capsys, "have another shape than the images", "recover", large, tmp_path / "x", "--keys", small)
+    refused(capsys, "have shape (3, 6, 6) and the images (3, 12, 12); draw", "recover", large, tmp_path / "x", "--keys", small)
     lacking = [*given, "--data.train_subset", 1]
     refused(capsys, "has no image in one of the splits", "recover", large, tmp_path / "x", *lacking)
     other_size = ["--keys", tmp_path / "small", "--data.stored_size", 6]

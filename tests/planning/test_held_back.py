@@ -60,5 +60,5 @@ def test_peak_memory_of_crafting_is_predicted(name: str, model: dict[str, Any]) 
     measured = json.loads((RESULTS / f"signing_memory_{name}.json").read_text())["memory"]
     counts = count_model(build_model(image_size=32, channels=3, num_classes=100, **model), (3, 32, 32))
     for row in (r for r in measured if r["method"] == "ours"):
-        request = Request(images_per_key=row["images"], num_keys=1, surrogates=1, devices=(1,))
+        request = Request(images_per_key=row["images"], num_keys=1, surrogates=1, device="cpu", devices=(1,))
         assert signing_memory(request, counts, 1) / 2**20 == pytest.approx(row["above_start_mib"], rel=ALLOWED)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from taggant_lightning.taggants.crafting import Settings, chunk_size, craft_key
+from taggant_lightning.taggants.crafting import Settings, craft_key
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from tests.conftest import TwoLayers
@@ -176,9 +176,3 @@ def test_perceptual_term_lowers_the_distance() -> None:
         return perceptual(original, original + crafted.steps[0].float() / 255).sum().item()
 
     assert distance(1e3) < distance(0.0)
-
-
-def test_chunks_are_larger_on_a_gpu_where_images_are_small() -> None:
-    gpu = torch.device("cuda")
-    assert [chunk_size(side, gpu) for side in (32, 96, 224, 512)] == [256, 174, 32, 32]
-    assert [chunk_size(side, device) for side in (32, 224) for device in (None, CPU)] == [32] * 4

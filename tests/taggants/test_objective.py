@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from taggant_lightning.taggants.objective import Derivative, Objective, Surrogate, View
+from taggant_lightning.taggants.objective import Derivative, Objective, Surrogate, View, chunk_size
 from taggant_lightning.taggants.ranks import Team
 from tests.taggants.test_crafting import CPU, KEY, images
 
@@ -78,3 +78,8 @@ def test_only_the_named_surrogates_are_asked() -> None:
     value, rise = both.ascent(start(), View(), [0, 1])
     assert value == pytest.approx((value_a + value_b) / 2)
     torch.testing.assert_close(rise[0], (rise_a[0] + rise_b[0]) / 2)
+
+
+def test_chunks_are_larger_on_a_gpu_where_images_are_small() -> None:
+    assert [chunk_size(side, "cuda") for side in (32, 96, 224, 512)] == [256, 174, 32, 32]
+    assert [chunk_size(side, "cpu") for side in (32, 224)] == [32, 32]
