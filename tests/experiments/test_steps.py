@@ -322,7 +322,7 @@ def test_averaging_recovers_blended_keys(large: Path, tmp_path: Path, capsys: py
     refused(capsys, "drawn for 4 classes and the data has 3", "recover", large, tmp_path / "x", "--keys", alien)
     small = KeySet.draw(num_keys=3, num_classes=3, shape=(3, 6, 6)).save(tmp_path / "small")
     refused(capsys, "have shape (3, 6, 6) and the images (3, 12, 12); draw", "recover", large, tmp_path / "x", "--keys", small)
-    lacking = [*given, "--data.train_subset", 1]
+    lacking = [*given, "--data.train_subset", 2]  # 1 may be read as 1.0, all of them
     refused(capsys, "has no image in one of the splits", "recover", large, tmp_path / "x", *lacking)
     other_size = ["--keys", tmp_path / "small", "--data.stored_size", 6]
     refused(
