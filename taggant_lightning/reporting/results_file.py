@@ -14,7 +14,7 @@ SCHEMA_VERSION = 1
 COUNTS = ("hits", "num_keys", "top_k", "num_classes")
 LOG10_P = "log10_p"
 LARGEST = 1e100  # of a value: no infinity passes, and squares of deviations stay finite
-_SHARES = {"accuracy", "acc", "share", "found"}
+_SHARES = {"accuracy", "acc", "share", "found", "removed"}
 _ENTRIES: dict[str, tuple[type, ...]] = {
     "experiment": (str,),
     "title": (str,),
@@ -85,7 +85,7 @@ class Results:
 
 
 def is_share(name: str) -> bool:
-    """Tell whether a value is a share of one, by a word of its name: accuracy, acc, share or found (`knn_found_at_1`)."""
+    """Tell whether a value is a share of one, by a word of its name: accuracy, acc, share, found or removed."""
     return not _SHARES.isdisjoint(re.split(r"[_/ ]", name))
 
 

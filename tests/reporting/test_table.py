@@ -119,7 +119,7 @@ def test_shared_keys_have_another_heading() -> None:
 
 
 def test_shares_are_told_by_their_names() -> None:
-    for name in ("accuracy", "key accuracy", "test/acc", "knn_found_at_1", "share_signed"):
+    for name in ("accuracy", "key accuracy", "test/acc", "knn_found_at_1", "share_signed", "removed_signed"):
         assert is_share(name), name
     for name in ("mean_cosine", "seconds", "accelerator", "foundation", "auc"):
         assert not is_share(name), name
