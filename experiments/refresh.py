@@ -40,7 +40,8 @@ SHOWN: dict[str, tuple[list[str], list[str]]] = {
     "budget": (["eps = 8/255", "images a key = 25", "number of keys = 5"], ["hits", "log10_p_median"]),
     "partial": (["half of the images", "a tenth", "two owners, keys of the second"], ["hits", "log10_p_median"]),
     "defences": (
-        ["no defence", "JPEG, quality 50", "mixup and CutMix", "filtered by k-NN, 10 %"], ["accuracy", "hits", "log10_p_median"]
+        ["no defence", "JPEG, quality 50", "adversarial training, 4/255", "filtered by smallest loss, 10 %"],
+        ["accuracy", "hits", "log10_p_median"]
     ),
     "after_training": (["fine-tuned on clean images", "80 % of the weights pruned"], ["accuracy", "hits", "log10_p_median"]),
     "blending": (
