@@ -45,7 +45,7 @@ SHOWN: dict[str, tuple[list[str], list[str]]] = {
     ),
     "after_training": (["fine-tuned on clean images", "80 % of the weights pruned"], ["accuracy", "hits", "log10_p_median"]),
     "blending": (
-        ["taggants, both", "blended, both", "taggants, 25 images a key", "blended, 25 images a key"],
+        ["taggants", "blended", "taggants, other architecture", "blended, other architecture"],
         ["hits", "key_correlation", "psnr"],
     ),
     "baselines": (["canary, 10 copies of each key", "transparency, γ = 0.1", "random ±16/255"], ["hits", "log10_p_median"]),
