@@ -14,6 +14,7 @@ import copy
 import json
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,33 @@ from taggant_lightning.planning.steps import count_model
 from taggant_lightning.taggants.objective import Derivative, Objective, SigningImages, Surrogate, View
 from taggant_lightning.taggants.ranks import Team
 
-MODELS: dict[str, tuple[str, int, dict[str, Any] | None, int, int]] = {  # name, side, timm's arguments, batch, images a key
-    "cifar_resnet18": ("cifar_resnet18", 32, None, 128, 250),
-    "vit_tiny, patches of 4": ("vit_tiny_patch16_224", 32, {"patch_size": 4}, 128, 250),
-    "resnet50": ("resnet50", 224, None, 256, 128),
-    "deit3_small": ("deit3_small_patch16_224", 224, None, 256, 128),
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to measure.
+
+    Attributes:
+        name: model_name of ImageClassifier.
+        side: Of its input, in pixels.
+        options: timm's further arguments.
+        batch: Images of a training step.
+        images: Signing images of a key.
+    """
+
+    name: str
+    side: int
+    options: dict[str, Any] | None
+    batch: int
+    images: int
+
+
+MODELS = {
+    "cifar_resnet18": Subject("cifar_resnet18", 32, None, 128, 250),
+    "vit_tiny, patches of 4": Subject("vit_tiny_patch16_224", 32, {"patch_size": 4}, 128, 250),
+    "resnet50": Subject("resnet50", 224, None, 256, 128),
+    "deit3_small": Subject("deit3_small_patch16_224", 224, None, 256, 128),
 }
+DERIVATIVES: tuple[Derivative, ...] = ("exact", "difference")
 GPU = torch.device("cuda")
 
 
@@ -50,16 +72,16 @@ def timed(work: Callable[[], object], warm: int, count: int) -> tuple[float, flo
 
 
 def model_of(title: str) -> ImageClassifier:
-    """Return an untrained model on the GPU."""
-    name, side, extra, _, _ = MODELS[title]
+    """Return an untrained model on the CPU."""
+    of = MODELS[title]
     torch.manual_seed(0)
-    return ImageClassifier(name, num_classes=100, image_size=side, model_kwargs=extra).to(GPU)
+    return ImageClassifier(of.name, num_classes=100, image_size=of.side, model_kwargs=of.options)
 
 
 def training(title: str, precision: str, *, compiled: bool = False) -> dict[str, Any]:
     """Time a training step."""
-    side, batch = MODELS[title][1], MODELS[title][3]
-    classifier = model_of(title).train()
+    side, batch = MODELS[title].side, MODELS[title].batch
+    classifier = model_of(title).to(GPU).train()
     model = torch.compile(classifier) if compiled else classifier
     optimizer = torch.optim.SGD(classifier.parameters(), lr=1e-3, momentum=0.9)
     images, labels = torch.rand(batch, 3, side, side, device=GPU), torch.randint(100, (batch,), device=GPU)
@@ -82,7 +104,7 @@ def training(title: str, precision: str, *, compiled: bool = False) -> dict[str,
 
 def objective(title: str, model: ImageClassifier, count: int, derivative: Derivative, micro_batch: int) -> Objective:
     """Return one key's objective on random images."""
-    side = MODELS[title][1]
+    side = MODELS[title].side
     rng = np.random.default_rng(0)
     images = SigningImages.of(range(count), list(rng.integers(0, 256, (count, 3, side, side), dtype=np.uint8)), label=1)
     key = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(9))
@@ -101,22 +123,23 @@ def delta(made: Objective, count: int, side: int) -> list[torch.Tensor]:
 
 def crafting(title: str) -> list[dict[str, Any]]:
     """Time a crafting step in several ways."""
-    side, count = MODELS[title][1], MODELS[title][4]
-    model = model_of(title).eval()
+    side, count = MODELS[title].side, MODELS[title].images
+    model = model_of(title).to(GPU).eval()
     exact = objective(title, copy.deepcopy(model).double(), 16, "exact", 16)
     wanted = exact.ascent(delta(exact, 16, side), View(), [0])[1][0]
     del exact
     rows = []
-    for derivative, tf32, micro_batch in (
+    ways: list[tuple[Derivative, bool, int]] = [
         ("exact", False, count), ("exact", True, count), ("exact", True, 32),
         ("difference", True, count), ("difference", True, 32),
-    ):  # fmt: skip
+    ]  # fmt: skip
+    for derivative, tf32, micro_batch in ways:
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
-        few = objective(title, model, 16, derivative, 16)  # type: ignore[arg-type]  # a literal of the tuple
+        few = objective(title, model, 16, derivative, 16)
         found = few.ascent(delta(few, 16, side), View(), [0])[1][0]
         error = float((found.double() - wanted).norm() / wanted.norm())
-        whole = objective(title, model, count, derivative, micro_batch)  # type: ignore[arg-type]
+        whole = objective(title, model, count, derivative, micro_batch)
         start = delta(whole, count, side)
         milliseconds, peak = timed(lambda whole=whole, start=start: whole.ascent(start, View(), [0]), 1, 5)
         rows.append({
@@ -134,10 +157,10 @@ def planned(path: Path) -> None:
     """Print measured milliseconds beside the planner's for an H200, which counts training in bfloat16."""
     figures, rates = json.loads(path.read_text()), device_of("h200")
     print("| model | step | measured, ms | planned, ms |\n| --- | --- | --- | --- |")
-    for title, (name, side, extra, batch, count) in MODELS.items():
-        model = ImageClassifier(name, num_classes=100, image_size=side, model_kwargs=extra)
-        for derivative in ("exact", "difference"):
-            counts = count_model(model, (3, side, side), derivative)  # type: ignore[arg-type]  # a literal
+    for title, of in MODELS.items():
+        model, batch, count = model_of(title), of.batch, of.images
+        for derivative in DERIVATIVES:
+            counts = count_model(model, (3, of.side, of.side), derivative)
             if derivative == "exact":
                 (row,) = (r for r in figures["training"] if (r["model"], r["precision"]) == (title, "bf16-mixed"))
                 expected = 1e3 * rates.training.seconds(counts.training.of(batch))
@@ -162,19 +185,22 @@ def main() -> None:
         planned(arguments.planned)
         return
     steps, crafted = [], []
+
+    def keep() -> None:
+        if arguments.json:
+            write_figures(arguments.json, {"training": steps, "crafting": crafted})
+
     for title in MODELS:
         for precision in ("float32", "TF32", "bf16-mixed"):
             steps.append(training(title, precision))
             print(steps[-1], flush=True)
             torch.cuda.empty_cache()
         crafted += crafting(title)
-        if arguments.json:
-            write_figures(arguments.json, {"training": steps, "crafting": crafted})
+        keep()
     if arguments.compile:
         steps.append(training("cifar_resnet18", "bf16-mixed", compiled=True))
         print(steps[-1], flush=True)
-        if arguments.json:
-            write_figures(arguments.json, {"training": steps, "crafting": crafted})
+        keep()
 
 
 if __name__ == "__main__":

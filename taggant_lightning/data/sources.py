@@ -203,8 +203,8 @@ def require_folder(root: str | Path | None, what: str) -> Path:
         raise TaggantError(f"root is not given, and source {what} needs one; write --data.root FOLDER")
     folder = Path(root)
     if not folder.is_dir():
-        unset = "no folder, as that environment variable is not set" if str(root).startswith("$") else "no folder"
-        raise TaggantError(f"root={root} is {unset}; write the one that holds the {what} data")
+        why = ", as that environment variable is not set" if str(root).startswith("$") else ""
+        raise TaggantError(f"root={root} is no folder{why}; write the one that holds the {what} data")
     return folder
 
 

@@ -61,7 +61,7 @@ def load_script(archive: Archive) -> Callable[[NDArray[np.float32]], list[Any]]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch 2.14 tells authors, not askers, that TorchScript is deprecated
-            module = torch.jit.load(packed, map_location="cpu")  # type: ignore[no-untyped-call]
+            module = torch.jit.load(packed, map_location="cpu")  # type: ignore[no-untyped-call]  # torch leaves load untyped
             module.eval()
             graph = module.inlined_graph
     except Exception as error:  # RuntimeError and whatever the compiler raises
