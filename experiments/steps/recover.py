@@ -20,10 +20,10 @@ from taggant_lightning.taggants.keys import KeySet
 
 
 def correlations(differences: NDArray[np.float64], keys: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return Pearson's correlation of each difference (K, …) with each key (K, …), (K, K)."""
-    a, b = (x.reshape(len(x), -1) - x.reshape(len(x), -1).mean(axis=1, keepdims=True) for x in (differences, keys))
-    product: NDArray[np.float64] = a @ b.T
-    return product / np.outer(np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)).clip(min=np.finfo(float).tiny)
+    """Return Pearson's correlation, in [-1, 1], of each difference (K, C, H, W) with each key (K, C, H, W), as (K, K)."""
+    count = len(keys)
+    found: NDArray[np.float64] = np.corrcoef(differences.reshape(count, -1), keys.reshape(count, -1))[:count, count:]
+    return found
 
 
 def main(words: Sequence[str] | None = None) -> None:
