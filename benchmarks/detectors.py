@@ -11,15 +11,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from taggant_lightning import ImageClassifier
+
 Scores = NDArray[np.float64]
 Detector = Callable[[Tensor], Scores]
 
 
-def features(model: nn.Module, images: Tensor, mean: float, std: float) -> Tensor:
+def features(model: ImageClassifier, images: Tensor) -> Tensor:
     """Return what the small CNN's head sees, (N, D)."""
-    assert isinstance(model, nn.Sequential)  # noqa: S101  # a benchmark's own model
+    assert isinstance(model.model, nn.Sequential)  # noqa: S101  # a benchmark's own model
     with torch.no_grad():
-        return torch.cat([model[:-1]((part - mean) / std) for part in images.split(1024)])
+        return torch.cat([model.model[:-1](model.normalise(part)) for part in images.split(1024)])
 
 
 def _variation(images: Tensor) -> Scores:

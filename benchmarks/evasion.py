@@ -75,7 +75,7 @@ class Bob:
 
     def see(self, images: Tensor) -> Tensor:
         """Return features."""
-        return features(self.model.model, images, self.model.mean, self.model.std)
+        return features(self.model, images)
 
     @property
     def accuracy(self) -> float:

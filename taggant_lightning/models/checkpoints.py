@@ -15,6 +15,8 @@ from taggant_lightning.files import forget_leftovers, write_atomic
 if TYPE_CHECKING:
     from taggant_lightning.models.classifier import ImageClassifier
 
+CHECKPOINT_ENTRY = "image_classifier"  # where a checkpoint keeps the constructor's arguments
+
 
 class AtomicCheckpoints(TorchCheckpointIO):
     """Writes a checkpoint beside its place first, and moves it there when it is complete and on disk.

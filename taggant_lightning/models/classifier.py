@@ -9,17 +9,19 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.models.checkpoints import CHECKPOINT_ENTRY
 from taggant_lightning.models.creation import Architecture
 from taggant_lightning.models.ensemble import Ensemble, Normalised
 from taggant_lightning.models.mixing import Loss, Mixing, check_loss, training_loss
+from taggant_lightning.models.normalisation import MEAN, STD, Normalisation, Numbers, checked, statistics_of, suiting
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.models.weights import start_from
 
 log = logging.getLogger(__name__)
-CHECKPOINT_ENTRY = "image_classifier"
 _ARCHITECTURE = ("model_name", "num_classes", "image_size", "channels", "mean", "std", "model_kwargs")
 
 
@@ -42,8 +44,9 @@ class ImageClassifier(pl.LightningModule):
         schedule: `cosine` to zero after a linear warm-up, or `constant`.
         warmup: Fraction of all steps that the learning rate rises for.
         label_smoothing: In [0, 1).
-        mean: Pixel mean that the model subtracts, in [0, 1].
-        std: Pixel deviation that the model divides by.
+        mean: Pixel mean that the model subtracts, in [0, 1]: one number or one a channel. Left out, that of `weights` where the
+            file, a `config.json` beside it or timm names one, else 0.5.
+        std: Pixel deviation that the model divides by, likewise; else 0.25.
         drop_path: Stochastic depth of timm models.
         weights: File to start from when fine-tuning: .safetensors, .pth, a checkpoint of ImageClassifier, or a folder with
             `model.safetensors`. timm fits position embeddings, patches and the first layer to another size or number of
@@ -69,8 +72,8 @@ class ImageClassifier(pl.LightningModule):
         schedule: Literal["cosine", "constant"] = "cosine",
         warmup: float = 0.1,
         label_smoothing: float = 0.0,
-        mean: float = 0.5,
-        std: float = 0.25,
+        mean: float | list[float] | None = None,
+        std: float | list[float] | None = None,
         drop_path: float = 0.0,
         weights: str | None = None,
         model_kwargs: dict[str, Any] | None = None,
@@ -81,8 +84,11 @@ class ImageClassifier(pl.LightningModule):
         super().__init__()
         if num_classes < 2:
             raise TaggantError(f"num_classes={num_classes} must be at least 2")
-        if not (lr > 0 and std > 0):
-            raise TaggantError(f"lr={lr} and std={std} must be positive")
+        if not lr > 0:
+            raise TaggantError(f"lr={lr} must be positive; write a peak learning rate such as 1e-3")
+        for name, given in (("mean", mean), ("std", std)):
+            if given is not None:  # before anything is built
+                checked(name, given, channels)
         if not 0 <= warmup < 1:
             raise TaggantError(f"warmup={warmup} must lie in [0, 1): the fraction of steps that the learning rate rises for")
         check_loss(loss, label_smoothing)
@@ -97,24 +103,37 @@ class ImageClassifier(pl.LightningModule):
             "schedule": schedule,
             "warmup": warmup,
             "label_smoothing": label_smoothing,
-            "mean": mean,
-            "std": std,
             "drop_path": drop_path,
             "model_kwargs": model_kwargs,
             "loss": loss,
             "mixup": mixup,
             "cutmix": cutmix,
         }
-        self.mean, self.std = mean, std
         self.mixing = Mixing(mixup, cutmix, num_classes)
         architecture = Architecture(model_name, num_classes, image_size, channels, drop_path, model_kwargs)
         self.model = architecture.build()
         if weights is not None:
             start_from(self.model, Path(weights), architecture.build)
+        self.normalise = self._normalisation(mean, std, weights)
         from torchmetrics.classification import MulticlassAccuracy
 
         self.val_acc = MulticlassAccuracy(num_classes, average="micro")
         self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+
+    def _normalisation(self, mean: Numbers | None, std: Numbers | None, weights: str | None) -> Normalisation:
+        """Keep mean and std among the arguments: the user's, else those of the weights, else the defaults."""
+        wanted = {"mean": mean, "std": std}
+        named = statistics_of(Path(weights), self.model) if weights is not None and None in wanted.values() else None
+        channels, taken = self.arguments["channels"], []
+        for name, otherwise in (("mean", MEAN), ("std", STD)):
+            if (value := wanted[name]) is None:
+                value = suiting(getattr(named, name), channels) if named else otherwise
+                taken += [name]
+            self.arguments[name] = checked(name, value, channels)
+        if named:
+            said = " ".join(f"{name}={self.arguments[name]}" for name in taken)
+            rank_zero_info(f"taggant: {said} taken from {named.source}")
+        return Normalisation(self.arguments["mean"], self.arguments["std"])
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Bring the callback that makes a resumed run equal to an uninterrupted one, unless it is there."""
@@ -123,14 +142,14 @@ class ImageClassifier(pl.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) float in [0, 1] to logits (N, num_classes)."""
-        logits: Tensor = self.model((images - self.mean) / self.std)
+        logits: Tensor = self.model(self.normalise(images))
         return logits
 
     @property
     def members(self) -> list[nn.Module]:
         """Models that each map images in [0, 1] to logits: this one, or those of the ensemble."""
         if isinstance(self.model, Ensemble):
-            return [Normalised(m, self.mean, self.std) for m in self.model.models]
+            return [Normalised(m, self.normalise) for m in self.model.models]
         return [self]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:

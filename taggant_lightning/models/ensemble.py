@@ -27,17 +27,16 @@ class Normalised(nn.Module):
 
     Args:
         model: Maps normalised images to logits.
-        mean: Pixel mean, in [0, 1].
-        std: Pixel deviation.
+        normalise: Maps images in [0, 1] to normalised ones.
     """
 
-    def __init__(self, model: nn.Module, mean: float, std: float) -> None:
+    def __init__(self, model: nn.Module, normalise: nn.Module) -> None:
         super().__init__()
-        self.model, self.mean, self.std = model, mean, std
+        self.model, self.normalise = model, normalise
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) in [0, 1] to logits."""
-        logits: Tensor = self.model((images - self.mean) / self.std)
+        logits: Tensor = self.model(self.normalise(images))
         return logits
 
 

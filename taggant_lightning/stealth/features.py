@@ -85,7 +85,7 @@ def activations(
     for start in range(0, total, batch_size):
         batch, labels, _ = images.__getitems__(range(start, min(start + batch_size, total)))
         pixels = centre(batch.to(device).float() / 255, data.image_size)
-        features, logits = penultimate(model.model, (pixels - model.mean) / model.std)
+        features, logits = penultimate(model.model, model.normalise(pixels))
         losses = F.cross_entropy(logits.double(), labels.to(device), reduction="none")
         found.append((features.float().cpu().numpy(), logits.float().cpu().numpy(), losses.cpu().numpy()))
         progress("features", start + len(labels), total)

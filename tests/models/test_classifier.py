@@ -41,7 +41,7 @@ def test_normalisation_lives_in_the_model() -> None:
         ({"model_name": "resnet_of_mine"}, "model_name='resnet_of_mine' is unknown; write one of small_mlp"),
         ({"model_name": "zzz"}, "see timm.list_models"),
         ({"num_classes": 1}, "num_classes=1 must be at least 2"),
-        ({"lr": 0}, "lr=0 and std=0.25 must be positive"),
+        ({"lr": 0}, "lr=0 must be positive"),
         ({"warmup": 1.0}, "warmup=1.0 must lie in"),
         ({"image_size": 30}, "image_size=30 does not suit small_cnn; write a multiple of 4"),
         ({"weights": "none.pth"}, "weights=none.pth is no file"),
