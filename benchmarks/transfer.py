@@ -32,8 +32,9 @@ from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, Taggant
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants.crafting import Crafted, craft_key
 from taggant_lightning.taggants.detection import ask, key_images
+from taggant_lightning.taggants.gradient_norms import gradient_norms
 from taggant_lightning.taggants.objective import Surrogate
-from taggant_lightning.taggants.round import assemble, gradient_norms, signing_images
+from taggant_lightning.taggants.round import assemble, signing_images
 from taggant_lightning.taggants.selection import select
 from taggant_lightning.taggants.snapshots import Snapshots, after
 

@@ -127,22 +127,27 @@ def buffers_of_rank_zero(module: nn.Module, trainer: pl.Trainer) -> Iterator[Non
             buffer.copy_(own[name])
 
 
-def score_together(score: Score, ids: NDArray[np.int64], trainer: pl.Trainer) -> NDArray[np.float64]:
+def score_together(score: Score, ids: NDArray[np.int64], trainer: pl.Trainer, block: int) -> NDArray[np.float64]:
     """Score items, each on one process, and return all scores on every process.
 
+    Whole blocks are shared out in turn, so that a score that batches by `block` makes the same batches however many processes
+    there are: in floating point an item's last bits depend on what else is in its batch.
+
     Args:
-        score: Maps some of the items to one number each.
+        score: Maps some of the items to one number each; of none on processes that no block is left for.
         ids: (N,) items, the same on every process.
         trainer: The trainer; all its processes call this together.
+        block: Consecutive items that stay together.
 
     Returns:
         (N,) float64.
     """
     rank, size = trainer.global_rank, trainer.world_size
-    shares = gather({rank: score(ids[rank::size])}, trainer)
+    ranks = np.arange(len(ids)) // block % size
+    shares = gather({rank: score(ids[ranks == rank])}, trainer)
     scores = np.empty(len(ids))
     for place, share in shares.items():
-        scores[place::size] = share
+        scores[ranks == place] = share
     return scores
 
 

@@ -9,13 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taggant_lightning.data.dataset import to_float
-from taggant_lightning.data.resize import centre, fit
 from taggant_lightning.data.signature import Signature, pixel_digest
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json
-from taggant_lightning.taggants.alignment import norm
 from taggant_lightning.taggants.crafting import Crafted, Settings, craft_key
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.detection import key_images
@@ -133,29 +130,6 @@ def signing_images(source: ImageSource, chosen: Sequence[NDArray[np.int64]], lab
         SigningImages.of(ids.tolist(), [source.pixels(int(i)) for i in ids], int(label))
         for ids, label in zip(chosen, labels, strict=True)
     ]
-
-
-def gradient_norms(
-    surrogate: Surrogate, source: ImageSource, ids: NDArray[np.int64], load_size: int, image_size: int
-) -> NDArray[np.float64]:
-    """Return the norm of each image's own parameter gradient, without augmentation.
-
-    Args:
-        surrogate: In evaluation mode.
-        source: The images.
-        ids: (N,) source indices.
-        load_size: Side that images are brought to, in pixels.
-        image_size: Side of the model's input, the centre of that.
-
-    Returns:
-        (N,) float64.
-    """
-
-    def one(index: int) -> float:
-        image = centre(fit(to_float(source.pixels(index))[None].to(surrogate.parameters[0]), load_size), image_size)
-        return float(norm(surrogate.key_gradient(image, int(source.labels[index]))))
-
-    return np.array([one(int(i)) for i in ids])
 
 
 def assemble(

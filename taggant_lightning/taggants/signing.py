@@ -26,12 +26,13 @@ from taggant_lightning.models.ensemble import members
 from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
+from taggant_lightning.taggants.gradient_norms import gradient_norms
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.objective import Combination, Derivative, Precision, SigningImages, Surrogate, chunk_size
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, check_eps, eps_steps
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather, score_together, share_out, teams
-from taggant_lightning.taggants.round import assemble, craft_round, digest_of, gradient_norms, signing_images
+from taggant_lightning.taggants.round import assemble, craft_round, digest_of, signing_images
 from taggant_lightning.taggants.selection import Score, select
 from taggant_lightning.taggants.snapshots import Snapshots, after, begun_with, training_digest
 
@@ -422,9 +423,9 @@ class TaggantSigning(Callback):
             sides = (settings.load_size, settings.image_size)
 
             def score(ids: NDArray[np.int64]) -> NDArray[np.float64]:
-                return gradient_norms(surrogate, data.train_source, ids, *sides)
+                return gradient_norms(surrogate, data.train_source, ids, *sides, settings.micro_batch)
 
-            chosen = self._select(data, lambda ids: score_together(score, ids, trainer))
+            chosen = self._select(data, lambda ids: score_together(score, ids, trainer, settings.micro_batch))
         chosen = trainer.strategy.broadcast(chosen)
         return signing_images(data.train_source, chosen, self.keyset.labels)
 
