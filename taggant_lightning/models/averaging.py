@@ -6,6 +6,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.models.layout import laid_out_like
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -15,7 +16,7 @@ class AveragedWeights(EMAWeightAveraging):
     of TaggantSigning) and the model after `fit` have the averaged weights. Training goes on with its own, which the
     checkpoint holds too; TaggantSigning crafts between epochs against these.
 
-    It is Lightning's callback, mended in four places: see the comments.
+    It is Lightning's callback, mended in five places: see the comments.
 
     Args:
         decay: Weight of the average so far, after each step; about the last 1/(1 - decay) steps count.
@@ -34,6 +35,12 @@ class AveragedWeights(EMAWeightAveraging):
         """Copy the model, onto the device it will train on: at this moment it is still on the CPU."""
         self._device = trainer.strategy.root_device
         super().setup(trainer, pl_module, stage)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lay the average out as the model is, now that it is on its device: steps of another layout are slow."""
+        if self._average_model is not None:
+            for average, own in zip(self._average_model.module.parameters(), pl_module.parameters(), strict=True):
+                average.data = laid_out_like(average.data, own.data)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put the averaged weights into the model."""

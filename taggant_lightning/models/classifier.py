@@ -4,7 +4,7 @@ import logging
 import math
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.checkpoints import CHECKPOINT_ENTRY
+from taggant_lightning.models.compiling import CompiledAnswers
 from taggant_lightning.models.creation import Architecture
 from taggant_lightning.models.ensemble import Ensemble, Normalised
+from taggant_lightning.models.layout import MemoryFormat, lay_out, lay_out_states, wants_channels_last
 from taggant_lightning.models.mixing import Loss, Mixing, check_loss, training_loss
 from taggant_lightning.models.normalisation import MEAN, STD, Normalisation, Numbers, checked, statistics_of, suiting
 from taggant_lightning.models.seeding import SeededSteps
@@ -55,6 +57,10 @@ class ImageClassifier(pl.LightningModule):
         loss: Of training: `cross_entropy`, or `bce`, binary cross-entropy of each class, its mean over classes and images.
         mixup: Parameter of mixup's Beta distribution; 0 for none.
         cutmix: Parameter of CutMix's Beta distribution; 0 for none. With both, each batch takes one with equal chance.
+        memory_format: How images and weights lie in memory while a trainer runs: `contiguous`, `channels_last`, or `auto`,
+            which is channels_last for convolutional networks on a CUDA device. Checkpoints fit either.
+        compile: Compile the forward pass of training steps (torch.compile). Validation, signing, detection and export see the
+            model as it is, and so do checkpoints.
 
     Raises:
         TaggantError: If an argument lies outside its range, or the model cannot be made of them.
@@ -80,6 +86,8 @@ class ImageClassifier(pl.LightningModule):
         loss: Loss = "cross_entropy",
         mixup: float = 0.0,
         cutmix: float = 0.0,
+        memory_format: MemoryFormat = "auto",
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if num_classes < 2:
@@ -92,6 +100,8 @@ class ImageClassifier(pl.LightningModule):
         if not 0 <= warmup < 1:
             raise TaggantError(f"warmup={warmup} must lie in [0, 1): the fraction of steps that the learning rate rises for")
         check_loss(loss, label_smoothing)
+        if memory_format not in get_args(MemoryFormat):
+            raise TaggantError(f"memory_format={memory_format!r} is unknown; write one of {', '.join(get_args(MemoryFormat))}")
         self.arguments: dict[str, Any] = {
             "model_name": model_name,
             "num_classes": num_classes,
@@ -109,6 +119,9 @@ class ImageClassifier(pl.LightningModule):
             "mixup": mixup,
             "cutmix": cutmix,
         }
+        # How fast it computes is no property of a model: neither is kept in a checkpoint, nor compared with one.
+        self.memory_format, self._channels_last = memory_format, False
+        self._compiled = CompiledAnswers() if compile else None
         self.mixing = Mixing(mixup, cutmix, num_classes)
         architecture = Architecture(model_name, num_classes, image_size, channels, drop_path, model_kwargs)
         self.model = architecture.build()
@@ -117,8 +130,9 @@ class ImageClassifier(pl.LightningModule):
         self.normalise = self._normalisation(mean, std, weights)
         from torchmetrics.classification import MulticlassAccuracy
 
-        self.val_acc = MulticlassAccuracy(num_classes, average="micro")
-        self.test_acc = MulticlassAccuracy(num_classes, average="micro")
+        # Their checks would wait for the device at each batch.
+        self.val_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.test_acc = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
 
     def _normalisation(self, mean: Numbers | None, std: Numbers | None, weights: str | None) -> Normalisation:
         """Keep mean and std among the arguments: the user's, else those of the weights, else the defaults."""
@@ -140,10 +154,30 @@ class ImageClassifier(pl.LightningModule):
         there = any(isinstance(c, SeededSteps) for c in self.trainer.callbacks)  # type: ignore[attr-defined]  # set at run time
         return [] if there else [SeededSteps()]
 
+    def setup(self, stage: str) -> None:
+        """Lay the weights out for the trainer's device, before they move to it and an optimizer refers to them."""
+        self.lay_out_for(self.trainer.strategy.root_device.type)
+
+    def lay_out_for(self, device: str) -> None:
+        """Lay the weights out as `memory_format` says for a type of device.
+
+        Args:
+            device: Such as `cuda`. The weights do not move.
+        """
+        wanted = wants_channels_last(self.model, self.memory_format, device)
+        if wanted != self._channels_last:
+            lay_out(self.model, channels_last=wanted)
+        self._channels_last = wanted
+
     def forward(self, images: Tensor) -> Tensor:
         """Map images (N, C, S, S) float in [0, 1] to logits (N, num_classes)."""
-        logits: Tensor = self.model(self.normalise(images))
+        logits: Tensor = self.model(self._prepared(images))
         return logits
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        """Return images as the inner model takes them."""
+        prepared: Tensor = self.normalise(images)
+        return prepared.contiguous(memory_format=torch.channels_last) if self._channels_last else prepared
 
     @property
     def members(self) -> list[nn.Module]:
@@ -156,16 +190,30 @@ class ImageClassifier(pl.LightningModule):
         """Return the loss of a batch of images in [0, 1] and labels; all members see the same mixed batch."""
         images, labels = self.mixing(*batch)
         loss_of = partial(training_loss, loss=self.arguments["loss"], label_smoothing=self.arguments["label_smoothing"])
-        losses = [loss_of(m(images), labels) for m in self.members]
+        losses = [loss_of(logits, labels) for logits in self.answers(images)]
         loss = torch.stack(losses).sum()  # each member has the gradient it would have alone
-        self.log("train/loss", loss / len(losses), prog_bar=True, batch_size=len(labels))
+        self.log_loss(loss / len(losses), len(labels))
         return loss
+
+    def answers(self, images: Tensor) -> list[Tensor]:
+        """Return each member's logits for a training step, compiled where that is asked for."""
+        models = list(self.model.models) if isinstance(self.model, Ensemble) else [self.model]
+        if self._compiled is None:
+            return [model(self._prepared(images)) for model in models]
+        return self._compiled(models, self._prepared(images))
+
+    def log_loss(self, loss: Tensor, count: int) -> None:
+        """Log the loss of a training step, without waiting for the device.
+
+        Lightning reads a value for the progress bar back from the device at each step; the bar of `taggant` asks when it draws.
+        """
+        self.log("train/loss", loss, batch_size=count)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log accuracy and, whatever the loss of training, the cross-entropy."""
         images, labels = batch
         logits = self(images)
-        self.val_acc(logits, labels)
+        self.val_acc.update(logits, labels)
         loss = F.cross_entropy(logits, labels)
         self.log("val/loss", loss, batch_size=len(labels), sync_dist=True)
         self.log("val/acc", self.val_acc, prog_bar=True, batch_size=len(labels))
@@ -173,7 +221,7 @@ class ImageClassifier(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log accuracy."""
         images, labels = batch
-        self.test_acc(self(images), labels)
+        self.test_acc.update(self(images), labels)
         self.log("test/acc", self.test_acc, batch_size=len(labels))
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -188,7 +236,12 @@ class ImageClassifier(pl.LightningModule):
         a = self.arguments
         name = "nesterov" if a["optimizer"] == "sgd" else a["optimizer"]
         momentum = {"momentum": 0.9} if a["optimizer"] == "sgd" else {}
-        optimizer = create_optimizer_v2(self.model, opt=name, lr=a["lr"], weight_decay=a["weight_decay"], **momentum)
+        fused = self._fused(next(self.model.parameters()).device)
+        options = {**momentum, **({"fused": True} if fused else {})}
+        optimizer = create_optimizer_v2(self.model, opt=name, lr=a["lr"], weight_decay=a["weight_decay"], **options)
+        if fused:
+            # Lightning refuses to clip the gradients of an optimizer that could unscale them; here nothing scales them.
+            optimizer._step_supports_amp_scaling = False
         if a["schedule"] == "constant":
             return optimizer
         total = max(1, int(self.trainer.estimated_stepping_batches))
@@ -202,6 +255,19 @@ class ImageClassifier(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def _fused(self, device: torch.device) -> bool:
+        """Return whether the optimizer takes its step in one kernel.
+
+        Not where float16 scales gradients: a fused step unscales them itself, after clipping and callbacks have seen them.
+        """
+        scales = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        return device.type == "cuda" and not scales and self.arguments["optimizer"] in ("sgd", "adamw")
+
+    def on_train_start(self) -> None:
+        """Bring what a resumed optimizer keeps into the layout of the weights."""
+        for optimizer in self.trainer.optimizers:
+            lay_out_states(optimizer)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the constructor's arguments."""
         checkpoint[CHECKPOINT_ENTRY] = dict(self.arguments)
@@ -212,6 +278,12 @@ class ImageClassifier(pl.LightningModule):
         Raises:
             TaggantError: If the architectures differ.
         """
+        if self._trainer is not None:
+            fused = self._fused(self.trainer.strategy.root_device)
+            groups = [group for state in checkpoint.get("optimizer_states", []) for group in state.get("param_groups", [])]
+            for group in groups:  # which may have been written on another device
+                if "fused" in group:
+                    group["fused"] = fused or None
         stored = checkpoint.get(CHECKPOINT_ENTRY, {})
         for name, value in stored.items():
             wanted = self.arguments.get(name)

@@ -49,9 +49,9 @@ class Distillation(ImageClassifier):
         images, _ = self.mixing(*batch)
         with torch.no_grad():
             wanted = self._teacher[0](images)
-        losses = [soft_loss(member(images), wanted, self.temperature) for member in self.members]
+        losses = [soft_loss(logits, wanted, self.temperature) for logits in self.answers(images)]
         loss = torch.stack(losses).sum()  # as ImageClassifier sums its members'
-        self.log("train/loss", loss / len(losses), prog_bar=True, batch_size=len(images))
+        self.log_loss(loss / len(losses), len(images))
         return loss
 
 

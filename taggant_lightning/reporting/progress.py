@@ -12,11 +12,38 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 from taggant_lightning.reporting.throughput import Throughput
 
 SECONDS = 30.0  # between two lines
+DRAWN = 0.5  # seconds between two drawings of a bar
 
 
 def progress_bar() -> ProgressBar:
     """Return a bar where there is a terminal, and lines where there is none."""
-    return TQDMProgressBar() if sys.stderr.isatty() else PlainProgress()
+    return TimedBar() if sys.stderr.isatty() else PlainProgress()
+
+
+class TimedBar(TQDMProgressBar):
+    """Lightning's bar, drawn at most twice a second, with the loss of the last training step.
+
+    The loss is read from the device only when the bar is drawn, so that the steps between need not wait for it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._drawn = 0.0
+
+    def _should_update(self, current: int, total: int | float) -> bool:
+        now = time.monotonic()
+        if not self.is_enabled or (current != total and now - self._drawn < DRAWN):
+            return False
+        self._drawn = now
+        return True
+
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """Return what stands beside the bar."""
+        shown = super().get_metrics(trainer, pl_module)
+        loss = trainer.callback_metrics.get("train/loss")
+        return shown if loss is None else {**shown, "train/loss": float(loss)}
 
 
 class PlainProgress(ProgressBar):

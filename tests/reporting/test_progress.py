@@ -9,8 +9,9 @@ import lightning.pytorch as pl
 import pytest
 from lightning.pytorch.callbacks import TQDMProgressBar
 
+from taggant_lightning import ImageClassifier, ImageDataModule
 from taggant_lightning.cli import main
-from taggant_lightning.reporting.progress import PlainProgress, progress_bar
+from taggant_lightning.reporting.progress import PlainProgress, TimedBar, progress_bar
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.progress import StepLines, steps_bar
 from tests.commands.test_cli import base
@@ -37,6 +38,28 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     with steps_bar(3, visible=True) as bar:
         bar.update()
     assert "signing" in sys.stderr.getvalue()
+
+
+def test_a_bar_reads_the_loss_when_it_is_drawn(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[float] = []
+
+    class Bar(TimedBar):
+        def get_metrics(self, *arguments: object) -> dict:
+            shown = super().get_metrics(*arguments)
+            drawn.append(shown["train/loss"])
+            return shown
+
+    clock = iter(range(1000))
+    monkeypatch.setattr("taggant_lightning.reporting.progress.time.monotonic", lambda: next(clock) / 8)
+    data = ImageDataModule("npz", str(tiny_npz), batch_size=3)  # twenty steps
+    run = pl.Trainer(
+        max_epochs=1, accelerator="cpu", devices=1, logger=False, default_root_dir=str(tmp_path), callbacks=[Bar()],
+        enable_model_summary=False, enable_checkpointing=False, limit_val_batches=0,
+    )  # fmt: skip
+    run.fit(ImageClassifier("small_mlp", num_classes=3, image_size=6), datamodule=data)
+    assert "train/loss" not in run.progress_bar_metrics  # Lightning would read it back at each step
+    assert 4 <= len(drawn) <= 8
+    assert all(0 < loss < 9 for loss in drawn)
 
 
 def test_lines_of_a_run(
