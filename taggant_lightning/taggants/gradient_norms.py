@@ -9,7 +9,8 @@ pass of the batch give every image its own: with a_t and g_t the two at place t 
 whichever takes fewer operations; for a convolution a_t is the patch under the kernel. Parameters with a leading dimension
 of 1 (position embeddings, class tokens) are widened, one copy an image. What is left goes through `vmap`.
 
-Nothing of that is taken on trust: each parameter's share is first compared with one image at a time, on two images.
+Nothing of that is taken on trust: each parameter's share is first compared with one image at a time, on two images and in
+float64, and so are the answers, which must not depend on the batch.
 """
 
 import logging
@@ -35,21 +36,69 @@ from taggant_lightning.taggants.objective import Surrogate, chunk_size
 
 log = logging.getLogger(__name__)
 
-# Squared norms of one parameter may differ by this much, and by this share of the image's whole: rounding is far below,
-# and a layer that is not what it seems is far above.
-TOLERANCE, NEGLIGIBLE = 2e-3, 1e-6
-MIXED = 1e3  # units of rounding by which an answer may differ from batch to batch
+# How far the shares of one parameter may lie apart, relative and as a share of the image's whole, and answers, in units of
+# rounding. The comparison is in float64, where a layer that is not what it seems stands out and kinks of ReLU do no harm;
+# the wider bound is for models that compute in their own precision only.
+TOLERANCE, IN_OWN_PRECISION, NEGLIGIBLE, MIXED = 1e-6, 2e-3, 1e-6, 1e3
 # Bytes of one layer's patches and products at a time: on a CPU they had better stay near its caches.
 BUFFER = {"cpu": 8 << 20}
 BUFFER_ELSEWHERE = 1 << 30
 
 FEW_INPUTS = 256  # entries of a kernel below which a CPU multiplies patches sooner than it convolves (docs/decisions.md)
+MOST_PRODUCTS = 65535  # in one call: some kernels of CUDA devices take no more
 SLOW_KERNELS = ("cpu",)  # where `vmap` over a convolution's kernel takes longer than one image at a time
 
 # A layer's rule: the module, its input, the gradient at its output and the number n of images give, for each of the
 # module's parameters by name, a function that returns (n,) squared norms.
 Squares: TypeAlias = dict[str, Callable[[], Tensor]]
 Rule: TypeAlias = Callable[[Any, Tensor, Tensor, int], Squares]
+
+
+class GradientNorms:
+    """Norms of images' own parameter gradients, without augmentation, in full float32.
+
+    Args:
+        surrogate: In evaluation mode; as it is at the first call, up to its weights' values.
+        source: The images.
+        load_size: Side that images are brought to, in pixels.
+        image_size: Side of the model's input, the centre of that.
+        micro_batch: Images a batch, counted from the first of those asked for; None for as many as crafting takes by default.
+    """
+
+    def __init__(
+        self, surrogate: Surrogate, source: ImageSource, load_size: int, image_size: int, micro_batch: int | None = None
+    ) -> None:
+        self.surrogate, self.source, self.load_size, self.image_size = surrogate, source, load_size, image_size
+        kind = surrogate.parameters[0].device.type
+        self.micro_batch = chunk_size(load_size, kind) if micro_batch is None else micro_batch
+        self._plan: _Plan | None = None
+
+    def __call__(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return ‖∇_θ L(x_i)‖ of some images, the same for every `micro_batch` up to rounding.
+
+        Args:
+            ids: (N,) source indices.
+
+        Returns:
+            (N,) float64.
+        """
+        if len(ids) == 0:
+            return np.zeros(0)
+        size = self.micro_batch
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), full_float32():
+            if self._plan is None:
+                # The first and the last image of the source, whatever `ids` are: every process comes to the same plan.
+                self._plan = _plan(self.surrogate, *self._load(np.array([0, len(self.source) - 1])))
+            starts = range(0, len(ids), size)
+            squares = [_squares(self.surrogate, self._plan, *self._load(ids[start : start + size])) for start in starts]
+            # Read back once: a device need not wait for the next batch to be decoded.
+            found: NDArray[np.float64] = torch.cat(squares).sqrt().cpu().double().numpy()
+        return found
+
+    def _load(self, ids: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        like = self.surrogate.parameters[0]
+        images = _load(self.source, ids, self.load_size, self.image_size, like)
+        return images, _moved(torch.from_numpy(self.source.labels[ids]), like.device)
 
 
 def gradient_norms(
@@ -60,34 +109,13 @@ def gradient_norms(
     image_size: int,
     micro_batch: int | None = None,
 ) -> NDArray[np.float64]:
-    """Return the norm of each image's own parameter gradient, without augmentation, in full float32.
+    """Return the norms of some images, (N,) float64: `GradientNorms` asked once, whose arguments these are."""
+    return GradientNorms(surrogate, source, load_size, image_size, micro_batch)(ids)
 
-    Args:
-        surrogate: In evaluation mode.
-        source: The images.
-        ids: (N,) source indices.
-        load_size: Side that images are brought to, in pixels.
-        image_size: Side of the model's input, the centre of that.
-        micro_batch: Images a batch, counted from the first of `ids`; None for as many as crafting takes by default.
 
-    Returns:
-        (N,) float64: ‖∇_θ L(x_i)‖, the same for every `micro_batch` up to rounding.
-    """
-    device = surrogate.parameters[0].device
-    size = chunk_size(load_size, device.type) if micro_batch is None else micro_batch
-
-    def load(some: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        images = _load(source, some, load_size, image_size, surrogate.parameters[0])
-        return images, torch.from_numpy(source.labels[some]).to(device)
-
-    if len(ids) == 0:
-        return np.zeros(0)
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), full_float32():
-        # The first and the last image of the source, whatever `ids` are: every process comes to the same plan.
-        plan = _plan(surrogate, *load(np.array([0, len(source) - 1])))
-        squares = [_squares(surrogate, plan, *load(ids[start : start + size])) for start in range(0, len(ids), size)]
-        found: NDArray[np.float64] = torch.cat(squares).sqrt().cpu().double().numpy()  # read back once, so that batches queue
-    return found
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor to a device; to a CUDA device by a copy that does not wait for what is computing there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _load(source: ImageSource, ids: NDArray[np.int64], load_size: int, image_size: int, like: Tensor) -> Tensor:
@@ -98,7 +126,7 @@ def _load(source: ImageSource, ids: NDArray[np.int64], load_size: int, image_siz
         places.setdefault(array.shape, []).append(place)
     found: list[Tensor] = [like] * len(arrays)
     for some in places.values():
-        pixels = torch.from_numpy(np.stack([arrays[place] for place in some])).to(like.device)
+        pixels = _moved(torch.from_numpy(np.stack([arrays[place] for place in some])), like.device)
         images = centre(fit((pixels.to(torch.float32) / 255).to(like), load_size), image_size)
         if len(places) == 1:
             return images
@@ -129,71 +157,116 @@ class _Plan:
         return {number for _, _, numbers in self.layers for number in numbers.values()} | set(self.widened)
 
 
+@dataclass(frozen=True)
+class _Point:
+    """A model with the values that it is asked at.
+
+    Attributes:
+        model: Maps images to logits.
+        parameters: P wanted parameters, or tensors that stand for them.
+        names: Their names in the model, by number.
+        others: What stands for the model's parameters and buffers, by name; none where they stand for themselves.
+    """
+
+    model: nn.Module
+    parameters: Sequence[Tensor]
+    names: dict[int, str]
+    others: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, surrogate: Surrogate) -> "_Point":
+        """Return a surrogate as it is."""
+        numbers = {id(p): number for number, p in enumerate(surrogate.parameters)}
+        named = surrogate.model.named_parameters()
+        return cls(surrogate.model, surrogate.parameters, {numbers[id(p)]: name for name, p in named if id(p) in numbers})
+
+    def in_float64(self) -> "_Point":
+        """Return copies of the values in float64; the model itself keeps its own."""
+        values = [*self.model.named_parameters(), *self.model.named_buffers()]
+        others = {name: value.detach().double() for name, value in values if value.is_floating_point()}
+        parameters = [others[self.names[number]].requires_grad_() for number in range(len(self.parameters))]
+        return _Point(self.model, parameters, self.names, others)
+
+    def answer(self, images: Tensor, instead: dict[str, Tensor] | None = None) -> Tensor:
+        """Return logits, with still other values for some parameters."""
+        logits: Tensor = functional_call(self.model, {**self.others, **(instead or {})}, (images,))
+        return logits
+
+    def mixes(self, images: Tensor) -> bool:
+        """Say whether the answer to an image depends on the batch that it comes in."""
+        with torch.no_grad():
+            together, alone = self.answer(images), torch.cat([self.answer(image[None]) for image in images])
+        return bool((together - alone).abs().max() > MIXED * torch.finfo(alone.dtype).eps * alone.abs().max())
+
+    def single(self, image: Tensor, label: Tensor) -> Tensor:
+        """Return (P,) squared norms of the parameters' gradients of one image, (1, C, S, S), and its label, (1,)."""
+        loss = F.cross_entropy(self.answer(image), label)
+        gradient = torch.autograd.grad(loss, self.parameters, materialize_grads=True)
+        return torch.stack([g.square().sum() for g in gradient])
+
+
 def _plan(surrogate: Surrogate, images: Tensor, labels: Tensor) -> _Plan:
     """Find out on two images which way gives each parameter's share."""
-    model, kind = surrogate.model, type(surrogate.model).__name__
-    numbers = {id(p): number for number, p in enumerate(surrogate.parameters)}
-    names = {numbers[id(p)]: name for name, p in model.named_parameters() if id(p) in numbers}
-    if len(names) < len(surrogate.parameters):
+    point, kind = _Point.of(surrogate), type(surrogate.model).__name__
+    if len(point.names) < len(surrogate.parameters):
         log.info("%s: gradient norms one image at a time: a parameter is not the model's, or given twice", kind)
         return _Plan(single=True)
-    ones = [(images[i : i + 1], labels[i : i + 1]) for i in range(len(images))]
-    wanted = torch.stack([_single(surrogate, *one) for one in ones], dim=1)
-
-    def agrees(found: dict[int, Tensor]) -> set[int]:
-        """Return the numbers whose shares are those of one image at a time."""
-        if not found:
-            return set()
-        order = list(found)
-        right, error = wanted[order], (torch.stack([found[n] for n in order]) - wanted[order]).abs()
-        good = (error <= TOLERANCE * right + NEGLIGIBLE * wanted.sum(0)).all(1)
-        return {number for number, passed in zip(order, good.tolist(), strict=True) if passed}
+    rows = range(len(images))
+    tolerance, wanted = IN_OWN_PRECISION, torch.zeros(0)
+    try:
+        exact, precise = point.in_float64(), images.double()
+        wanted = torch.stack([exact.single(precise[i : i + 1], labels[i : i + 1]) for i in rows], dim=1)
+        point, images, tolerance = exact, precise, TOLERANCE
+    except Exception as error:  # a device or a model may know its own precision only
+        log.debug("%s: %s", kind, error)
+        wanted = torch.stack([point.single(images[i : i + 1], labels[i : i + 1]) for i in rows], dim=1)
 
     def attempt(work: Callable[[], dict[int, Tensor]]) -> set[int]:
+        """Return the numbers of the parameters whose shares are those of one image at a time."""
         try:
-            return agrees(work())
+            found = work()
         except Exception as error:  # whatever a model's forward raises when its parameters or images are not as usual
             log.debug("%s: %s", kind, error)
             return set()
+        if not found:
+            return set()
+        order = list(found)
+        right = wanted[order]
+        apart = (torch.stack([found[n] for n in order]) - right).abs()
+        good = (apart <= tolerance * right + NEGLIGIBLE * wanted.sum(0)).all(1)
+        return {number for number, passed in zip(order, good.tolist(), strict=True) if passed}
 
-    mixed = _mixes(model, images)
-    layers = [] if mixed else list(_layers(model, numbers))
+    mixed = point.mixes(images)
+    layers = [] if mixed else list(_layers(surrogate))
     known = {number for _, _, own in layers for number in own.values()}
-    widened = {n: name for n, name in names.items() if not mixed and n not in known and _widens(surrogate.parameters[n])}
+    widened = {n: name for n, name in point.names.items() if not mixed and n not in known and _widens(point.parameters[n])}
     plan = _Plan(layers, widened)
-    good = attempt(lambda: _by_layers(model, surrogate.parameters, plan, images, labels))
+    good = attempt(lambda: _by_layers(point, plan, images, labels))
     if not good.issuperset(widened):  # one that is not widened rightly changes what all others see
         plan = _Plan(layers)
-        good = attempt(lambda: _by_layers(model, surrogate.parameters, plan, images, labels))
+        good = attempt(lambda: _by_layers(point, plan, images, labels))
     kept = [(module, rule, {key: n for key, n in own.items() if n in good}) for module, rule, own in layers]
-    left = {n: name for n, name in names.items() if n not in good}
+    left = {n: name for n, name in point.names.items() if n not in good}
     plan = _Plan([layer for layer in kept if layer[2]], plan.widened, left)
     if not left:
         return plan
-    kernels = any(surrogate.parameters[n].dim() > 3 for n in left)
-    if kernels and images.device.type in SLOW_KERNELS:
+    if any(point.parameters[n].dim() > 3 for n in left) and images.device.type in SLOW_KERNELS:
         log.info("%s: gradient norms one image at a time: convolutions of an unknown kind", kind)
         return replace(plan, single=True)
-    if attempt(lambda: _by_vmap(model, surrogate.parameters, left, images, labels)) != set(left):
+    if attempt(lambda: _by_vmap(point, left, images, labels)) != set(left):
         log.info("%s: gradient norms one image at a time: in a batch they come out otherwise", kind)
         return replace(plan, single=True)
     log.debug("%s: gradient norms of %s by vmap", kind, ", ".join(left.values()))
     return plan
 
 
-def _mixes(model: nn.Module, images: Tensor) -> bool:
-    """Say whether the model's answer to an image depends on the batch that it comes in."""
-    with torch.no_grad():
-        together, alone = model(images), torch.cat([model(image[None]) for image in images])
-    return bool((together - alone).abs().max() > MIXED * torch.finfo(alone.dtype).eps * alone.abs().max())
-
-
 def _widens(parameter: Tensor) -> bool:
     return parameter.dim() > 1 and parameter.shape[0] == 1
 
 
-def _layers(model: nn.Module, numbers: dict[int, int]) -> Iterator[tuple[nn.Module, Rule, dict[str, int]]]:
+def _layers(surrogate: Surrogate) -> Iterator[tuple[nn.Module, Rule, dict[str, int]]]:
     """Yield modules that have a rule and wanted parameters which are theirs alone."""
+    model, numbers = surrogate.model, {id(p): number for number, p in enumerate(surrogate.parameters)}
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
@@ -209,25 +282,19 @@ def _layers(model: nn.Module, numbers: dict[int, int]) -> Iterator[tuple[nn.Modu
 
 def _squares(surrogate: Surrogate, plan: _Plan, images: Tensor, labels: Tensor) -> Tensor:
     """Return (n,) squared norms of the images' gradients."""
-    model, parameters = surrogate.model, surrogate.parameters
     if not plan.single:
-        found = _by_layers(model, parameters, plan, images, labels)
+        point = _Point.of(surrogate)
+        found = _by_layers(point, plan, images, labels)
         if plan.direct.issubset(found):
             if plan.mapped:
-                found.update(_by_vmap(model, parameters, plan.mapped, images, labels))
-            return torch.stack([found[number] for number in range(len(parameters))]).sum(0)
-        log.info("%s: gradient norms of a batch one image at a time: it took another way", type(model).__name__)
-    return torch.stack([_single(surrogate, images[i : i + 1], labels[i : i + 1]).sum() for i in range(len(images))])
+                found.update(_by_vmap(point, plan.mapped, images, labels))
+            return torch.stack([found[number] for number in range(len(point.parameters))]).sum(0)
+        log.info("%s: gradient norms of a batch one image at a time: it took another way", type(surrogate.model).__name__)
+    gradients = [surrogate.key_gradient(image[None], int(label)) for image, label in zip(images, labels, strict=True)]
+    return torch.stack([torch.stack([g.square().sum() for g in gradient]).sum() for gradient in gradients])
 
 
-def _single(surrogate: Surrogate, image: Tensor, label: Tensor) -> Tensor:
-    """Return (P,) squared norms of the P parameters' gradients of one image."""
-    return torch.stack([g.square().sum() for g in surrogate.key_gradient(image, int(label))])
-
-
-def _by_layers(
-    model: nn.Module, parameters: Sequence[nn.Parameter], plan: _Plan, images: Tensor, labels: Tensor
-) -> dict[int, Tensor]:
+def _by_layers(point: _Point, plan: _Plan, images: Tensor, labels: Tensor) -> dict[int, Tensor]:
     """Return (n,) squared norms by parameter's number, of the layers that are called once each and of widened parameters."""
     found: dict[int, Tensor] = {}
     again: set[int] = set()
@@ -253,12 +320,13 @@ def _by_layers(
 
         return left
 
-    leaves = {n: parameters[n].detach().expand(count, *parameters[n].shape[1:]).clone() for n in plan.widened}
+    wide = {n: point.parameters[n].detach() for n in plan.widened}
+    leaves = {n: value.expand(count, *value.shape[1:]).clone() for n, value in wide.items()}
     inputs = [images.detach().requires_grad_(), *(leaf.requires_grad_() for leaf in leaves.values())]
     with ExitStack() as stack:
         for module, rule, numbers in plan.layers:
             stack.enter_context(_removed(module.register_forward_hook(watch(rule, numbers), prepend=True)))
-        logits = functional_call(model, {plan.widened[n]: leaf for n, leaf in leaves.items()}, (inputs[0],))
+        logits = point.answer(inputs[0], {plan.widened[n]: leaf for n, leaf in leaves.items()})
         loss = F.cross_entropy(logits, labels, reduction="sum")
         # With respect to the images, so that the pass reaches every layer but sums no parameter's gradient over them.
         gradients = torch.autograd.grad(loss, inputs, allow_unused=True)
@@ -273,19 +341,17 @@ def _removed(handle: Any) -> Any:
     return handle
 
 
-def _by_vmap(
-    model: nn.Module, parameters: Sequence[nn.Parameter], names: dict[int, str], images: Tensor, labels: Tensor
-) -> dict[int, Tensor]:
+def _by_vmap(point: _Point, names: dict[int, str], images: Tensor, labels: Tensor) -> dict[int, Tensor]:
     """Return (n,) squared norms by parameter's number, from each image's whole gradient of these parameters."""
-    point = {name: parameters[number].detach() for number, name in names.items()}
+    values = {name: point.parameters[number].detach() for number, name in names.items()}
 
-    def loss(values: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(model, values, (image[None],)), label[None])
+    def loss(at: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        return F.cross_entropy(point.answer(image[None], at), label[None])
 
     def squares(image: Tensor, label: Tensor) -> dict[str, Tensor]:
-        return {name: g.square().sum() for name, g in grad(loss)(point, image, label).items()}
+        return {name: g.square().sum() for name, g in grad(loss)(values, image, label).items()}
 
-    rows = _rows(images, sum(p.numel() for p in point.values()))
+    rows = _rows(images, sum(value.numel() for value in values.values()))
     with torch.no_grad():  # the other parameters need no graph; `grad` makes its own
         found = vmap(squares, chunk_size=min(rows, len(images)))(images, labels)
     return {number: found[name] for number, name in names.items()}
@@ -364,7 +430,13 @@ def _convolution(module: nn.Conv2d, x: Tensor, g: Tensor, count: int) -> Squares
     places, kernel, outs = height * width, module.weight[0].numel(), len(module.weight) // module.groups
 
     def by_patches(some: slice) -> Tensor:
-        a = _patches(module, _padded(module, x[some]), height, width).reshape(-1, kernel, places)
+        under = _patches(module, _padded(module, x[some]), height, width)
+        if (
+            groups == 1 and x.stride(1) == 1
+        ):  # channels last: no order of a kernel's entries changes the norm, this one copies fast
+            a = under.permute(0, 4, 5, 2, 3, 1).reshape(-1, places, kernel).mT
+        else:
+            a = under.reshape(-1, kernel, places)
         return squared_products(a, g[some].reshape(len(a), -1, places)).reshape(-1, groups).sum(1)
 
     def by_image(some: slice) -> Tensor:
@@ -377,7 +449,7 @@ def _convolution(module: nn.Conv2d, x: Tensor, g: Tensor, count: int) -> Squares
         if x.device.type == "cpu" and groups == 1 and kernel > FEW_INPUTS and not _few(kernel, outs, places):
             return _by_rows(by_image, count, 1)
         each = groups * kernel * places + min(module.weight.numel(), 2 * groups * places**2)
-        return _by_rows(by_patches, count, _rows(x, each))
+        return _by_rows(by_patches, count, min(_rows(x, each), max(1, MOST_PRODUCTS // groups)))
 
     return {"weight": weight, "bias": lambda: g.sum((2, 3)).square().sum(1)}
 
@@ -412,7 +484,7 @@ def _batch_norm(module: nn.BatchNorm2d, x: Tensor, g: Tensor, count: int) -> Squ
         return {}
 
     def normalised() -> Tensor:
-        return _by_channel(F.batch_norm(x, mean, variance, None, None, False, 0.0, module.eps), count)
+        return _by_channel(F.batch_norm(x, mean.to(x), variance.to(x), None, None, False, 0.0, module.eps), count)
 
     return _scaled(normalised, _by_channel(g, count), (1, 3))
 

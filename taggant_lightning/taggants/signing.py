@@ -26,7 +26,7 @@ from taggant_lightning.models.ensemble import members
 from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
-from taggant_lightning.taggants.gradient_norms import gradient_norms
+from taggant_lightning.taggants.gradient_norms import GradientNorms
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.objective import Combination, Derivative, Precision, SigningImages, Surrogate, chunk_size
 from taggant_lightning.taggants.perceptual import Perceptual
@@ -420,12 +420,9 @@ class TaggantSigning(Callback):
             previous = self.signature or Signature.load(self._state.round(self._rounds - 1))
             chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
         else:
-            sides = (settings.load_size, settings.image_size)
-
-            def score(ids: NDArray[np.int64]) -> NDArray[np.float64]:
-                return gradient_norms(surrogate, data.train_source, ids, *sides, settings.micro_batch)
-
-            chosen = self._select(data, lambda ids: score_together(score, ids, trainer, settings.micro_batch))
+            block = settings.micro_batch
+            score = GradientNorms(surrogate, data.train_source, settings.load_size, settings.image_size, block)
+            chosen = self._select(data, lambda ids: score_together(score, ids, trainer, block))
         chosen = trainer.strategy.broadcast(chosen)
         return signing_images(data.train_source, chosen, self.keyset.labels)
 

@@ -16,7 +16,7 @@ from taggant_lightning.data.resize import centre, fit
 from taggant_lightning.data.sources import ArraySource, ImageSource
 from taggant_lightning.taggants import gradient_norms as tested
 from taggant_lightning.taggants.alignment import norm
-from taggant_lightning.taggants.gradient_norms import gradient_norms, squared_products
+from taggant_lightning.taggants.gradient_norms import GradientNorms, gradient_norms, squared_products
 from taggant_lightning.taggants.objective import Surrogate
 
 CLASSES = 5
@@ -205,6 +205,19 @@ class InPlace(nn.Module):
         return y
 
 
+class ChannelsLast(nn.Module):
+    """In the layout that convolutions of a GPU prefer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(6, 6, 3, stride=2, padding=1), nn.Conv2d(6, 6, 3, padding=1, groups=2)
+        self.norm = nn.BatchNorm2d(6)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(torch.tanh(self.norm(self.a(x.contiguous(memory_format=torch.channels_last)))))
+
+
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -234,7 +247,8 @@ class Frozen(nn.Module):
 
 STRANGE = {
     "twice": Twice(), "tied": Tied(), "around": Around(), "raw": Raw(), "sequence first": SequenceFirst(), "windows": Windows(),
-    "in place": InPlace(), "attention": Attention(), "subclass": Hooked(6, 6, 3), "frozen": Frozen(),
+    "in place": InPlace(), "attention": Attention(), "channels last": ChannelsLast(),
+    "subclass": Hooked(6, 6, 3), "frozen": Frozen(),
     "grouped": nn.Conv2d(6, 6, 3, padding=1, groups=3), "depthwise": nn.Conv2d(6, 6, (5, 3), padding=(2, 1), groups=6),
     "strided": nn.Conv2d(6, 6, 3, stride=(2, 3), padding=(1, 0)),
     "dilated": nn.Conv2d(6, 6, 3, dilation=(2, 1), padding="same"),
@@ -275,6 +289,23 @@ def test_a_parameter_that_is_not_the_models(caplog: pytest.LogCaptureFixture) ->
     with caplog.at_level(logging.INFO):
         check(model, 8, parameters=[*model.parameters(), nn.Parameter(torch.ones(2))])
     assert "one image at a time: a parameter is not the model's, or given twice" in caplog.text
+
+
+class OwnPrecision(nn.Module):
+    """Cannot be asked in float64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(6, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.float())
+
+
+def test_a_model_that_knows_one_precision(ways: list[Any]) -> None:
+    check(Classifier(OwnPrecision()), 8)
+    assert not ways[0].single
+    assert not ways[0].mapped
 
 
 def test_kernels_that_only_vmap_could_take(caplog: pytest.LogCaptureFixture) -> None:
@@ -340,6 +371,15 @@ def test_ragged_sizes_and_batches() -> None:
     for batch in (1, 3, 64, None):
         np.testing.assert_allclose(gradient_norms(surrogate, of, ids, 20, 16, batch), wanted, rtol=1e-5)
     assert gradient_norms(surrogate, of, ids[:0], 20, 16).shape == (0,)
+
+
+def test_a_plan_is_made_once(ways: list[Any]) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, CLASSES)).eval()
+    surrogate, of = Surrogate(model, list(model.parameters())), source(8)
+    score = GradientNorms(surrogate, of, 8, 8, 2)
+    halves = np.concatenate([score(np.arange(2)), score(np.arange(2, 5))])
+    assert len(ways) == 1
+    np.testing.assert_allclose(halves, one_at_a_time(surrogate, of, np.arange(5), 8, 8), rtol=1e-5)
 
 
 def test_small_buffers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
