@@ -32,7 +32,7 @@ from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # shor
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
-from taggant_lightning.models.checkpoints import AtomicCheckpoints
+from taggant_lightning.models.checkpoints import AtomicCheckpoints, keep_apart
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
 from taggant_lightning.models.distillation import Distillation  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps
@@ -86,7 +86,7 @@ class TaggantCLI(LightningCLI):
             print(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Leave our progress bar out where the user wants none, or another: Lightning refuses two."""
+        """Leave our progress bar out where Lightning would refuse it, and let it take several ModelCheckpoints."""
         trainer, own = self.config_init[self.subcommand].trainer, self.trainer_defaults["callbacks"]
         given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
         if trainer.enable_progress_bar is False or any(isinstance(c, ProgressBar) for c in given):
@@ -96,6 +96,7 @@ class TaggantCLI(LightningCLI):
             for callback in self.trainer_defaults["callbacks"]:
                 if isinstance(callback, ModelCheckpoint):
                     callback._save_on_train_epoch_end = True
+        keep_apart([*self.trainer_defaults["callbacks"], *given])
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:

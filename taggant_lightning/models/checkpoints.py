@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
+import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import forget_leftovers, write_atomic
@@ -35,6 +37,38 @@ class AtomicCheckpoints(TorchCheckpointIO):
         place.parent.mkdir(parents=True, exist_ok=True)
         forget_leftovers(place)
         write_atomic(place, content.getvalue())
+
+
+class ApartCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint beside others of the same settings: its state has a key of its own in a checkpoint."""
+
+    key: str
+
+    @property
+    def state_key(self) -> str:
+        """The key of its state."""
+        return self.key
+
+
+def keep_apart(callbacks: Sequence[pl.Callback]) -> None:
+    """Let several ModelCheckpoints of the same monitor and intervals keep their states side by side, which Lightning refuses.
+
+    The first one keeps Lightning's key, under which earlier checkpoints have it; the others' tells their file names too.
+
+    Args:
+        callbacks: Those of a trainer; changed in place. Subclasses of ModelCheckpoint are left as they are.
+    """
+    taken: set[str] = set()
+    for callback in callbacks:
+        if type(callback) is not ModelCheckpoint:
+            continue
+        plain = callback.state_key
+        named = f"{plain} {callback.filename}"
+        key = next(key for key in (plain, named, *(f"{named} {n}" for n in range(len(callbacks)))) if key not in taken)
+        taken.add(key)
+        if key != plain:
+            callback.__class__ = ApartCheckpoint
+            vars(callback)["key"] = key
 
 
 def write_classifier(model: "ImageClassifier", path: Path) -> None:

@@ -1,0 +1,87 @@
+"""Several ModelCheckpoints in one run: of the same settings, resumed, and beside checkpoints of before."""
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from taggant_lightning.cli import main
+from taggant_lightning.models.checkpoints import keep_apart
+from tests.commands.test_cli import base
+
+YAML = """
+trainer:
+  callbacks+:
+    - class_path: ModelCheckpoint
+      init_args: {every_n_epochs: 1, filename: "all-{epoch}", save_top_k: -1}
+    - class_path: ModelCheckpoint
+      init_args: {every_n_epochs: 1, filename: "newest-{epoch}"}
+    - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+      init_args: {monitor: val/acc, mode: max, filename: "best"}
+"""
+
+
+def states(path: Path) -> dict[str, dict]:
+    found = torch.load(path, weights_only=True)["callbacks"]
+    return {key: state for key, state in found.items() if key.startswith("ModelCheckpoint")}
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_run_with_several_resumes_with_the_state_of_each(tiny_npz: Path, tmp_path: Path) -> None:
+    run, folder = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    (tmp_path / "several.yaml").write_text(YAML)
+    words = [*base(tiny_npz, run), "--config", str(tmp_path / "several.yaml")]
+    assert main(["fit", *words]) == 0
+    assert names(folder) == [
+        "all-epoch=0.ckpt",
+        "all-epoch=1.ckpt",
+        "best.ckpt",
+        "epoch=1-step=2.ckpt",
+        "last.ckpt",
+        "newest-epoch=1.ckpt",
+    ]
+    before = states(folder / "last.ckpt")
+    assert len(before) == 4
+    assert len({state["best_model_path"] for state in before.values()}) == 4
+    assert main(["fit", *words, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
+    # Each has gone on from its own: only its own earlier file has made room for a new one.
+    assert [name for name in names(folder) if name != "best.ckpt" and "best-v" not in name] == [
+        *("all-epoch=0.ckpt", "all-epoch=1.ckpt", "all-epoch=2.ckpt"),
+        *("epoch=2-step=3.ckpt", "last.ckpt", "newest-epoch=2.ckpt"),
+    ]
+    after = states(folder / "last.ckpt")
+    assert after.keys() == before.keys()
+    assert [Path(state["best_model_path"]).name for key, state in after.items() if key.endswith("all-{epoch}")] == [
+        "all-epoch=2.ckpt"
+    ]
+
+
+def test_one_more_on_a_run_of_before(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, folder = tmp_path / "run", tmp_path / "run" / "checkpoints"
+    words = [*base(tiny_npz, run), "--trainer.max_epochs"]
+    assert main(["fit", *words, "1"]) == 0
+    (plain,) = states(folder / "last.ckpt")
+    assert plain == ModelCheckpoint().state_key  # as ever
+    second = ["--trainer.callbacks+", "ModelCheckpoint", "--trainer.callbacks.every_n_epochs", "1"]
+    assert main(["fit", *words, "2", *second, "--ckpt_path", "last"]) == 0
+    assert names(folder) == ["epoch=1-step=2-v1.ckpt", "epoch=1-step=2.ckpt", "last.ckpt"]
+    assert states(folder / "last.ckpt").keys() == {plain, f"{plain} None"}
+    assert main(["fit", *words, "3", "--ckpt_path", "last"]) == 0
+
+
+def test_only_equal_ones_are_changed() -> None:
+    class Own(ModelCheckpoint):
+        pass
+
+    first, second, third, other = ModelCheckpoint(), ModelCheckpoint(), ModelCheckpoint(), ModelCheckpoint(monitor="val/acc")
+    callbacks: list[pl.Callback] = [first, EarlyStopping("val/acc"), second, Own(), Own(), third, other]
+    keep_apart(callbacks)
+    assert [type(c) is ModelCheckpoint for c in (first, second, third, other)] == [True, False, False, True]
+    assert [type(c) for c in callbacks[3:5]] == [Own, Own]
+    assert len({c.state_key for c in (first, second, third, other)}) == 4
+    assert isinstance(second, ModelCheckpoint)
