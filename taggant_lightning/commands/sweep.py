@@ -5,7 +5,9 @@ import os
 import shlex
 import sys
 from pathlib import Path
+from pkgutil import iter_modules
 
+from taggant_lightning import commands
 from taggant_lightning.commands.resolved import resolver
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
@@ -45,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=int, default=1, metavar="N", help="commands at a time; they share the cores (%(default)s)"
     )
+    parser.add_argument(
+        "--cold", action="store_true", help="start each command in an interpreter of its own, as --print shows them"
+    )
     parser.add_argument("--repeats", type=int, metavar="N", help="repeats in place of the experiment's")
     parser.add_argument("--first-seed", type=int, metavar="S", help="seed of the first repeat in place of the experiment's")
     parser.add_argument("--rows", metavar="TEXT", help="only rows whose name contains the text")
@@ -72,10 +77,13 @@ def run(words: list[str], execute: Execute | None = None) -> None:
     experiment = read_experiment(
         path, arguments.profile, repeats=arguments.repeats, first_seed=arguments.first_seed, rows=arguments.rows
     )
-    graph = build(experiment, runs, resolver())
-    if arguments.wandb is not None:
-        graph = logged(graph, experiment, arguments.wandb)
+    here = arguments.run and execute is None
+    # Begun before the graph is built, which takes as long as importing.
+    processes = Processes(arguments.jobs, modules=imported_once() if here and not arguments.cold else ())
     try:
+        graph = build(experiment, runs, resolver())
+        if arguments.wandb is not None:
+            graph = logged(graph, experiment, arguments.wandb)
         if arguments.print:
             _print(graph)
         elif arguments.slurm is not None:
@@ -83,13 +91,20 @@ def run(words: list[str], execute: Execute | None = None) -> None:
         elif arguments.node is not None:
             _one(graph, arguments, execute)
         else:
-            complete = True if arguments.gather else _run(experiment, graph, arguments, execute)
+            complete = True if arguments.gather else _run(experiment, graph, arguments.jobs, processes, execute)
             _results(experiment, graph, arguments)
             if not complete:
                 raise SystemExit(1)
     except KeyboardInterrupt:
         print("taggant sweep: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+    finally:
+        processes.close()
+
+
+def imported_once() -> list[str]:
+    """Return the modules that commands would import one by one: all of ours, and timm, which comes with the first model."""
+    return [*(f"{commands.__name__}.{module.name}" for module in iter_modules(commands.__path__)), "timm"]
 
 
 def _print(graph: Graph) -> None:
@@ -98,15 +113,15 @@ def _print(graph: Graph) -> None:
             print(f"{shlex.join(expanded(node))} && touch {shlex.quote(str(node.folder / FINISHED))}")
 
 
-def _run(experiment: Experiment, graph: Graph, arguments: argparse.Namespace, execute: Execute | None) -> bool:
+def _run(experiment: Experiment, graph: Graph, jobs: int, processes: Processes, execute: Execute | None) -> bool:
     seconds: dict[str, list[float]] = {}
     for node in graph.nodes.values():
         if (taken := told(node).get("seconds")) is not None:
             seconds.setdefault(node.stage, []).append(taken)
-    pace, processes = Pace(experiment.name, arguments.jobs, seconds), Processes(arguments.jobs)
+    pace = Pace(experiment.name, jobs, seconds)
     try:
         with interruptible(processes):
-            outcome = run_graph(graph, execute or processes, jobs=arguments.jobs, pace=pace)
+            outcome = run_graph(graph, execute or processes, jobs=jobs, pace=pace)
     finally:
         pace.finish()
     needed = graph.rows_of()

@@ -39,7 +39,7 @@ def test_a_row_that_changes_nothing_is_told(content: dict[str, Any], tmp_path: P
 def test_repeats_of_one_command_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     stages = {"second": {"run": f"python {tmp_path / 'metrics.py'}", "options": {"out": "{folder}"}}}
     path = write_experiment(tmp_path, {"rows": {"a": None}, "repeats": 4}, stages)
-    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run"]) == 2
+    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run", "--cold"]) == 2
     assert "has the same commands in two repeats; write {seed} into its stages" in capsys.readouterr().err
 
 
@@ -54,7 +54,7 @@ def test_repeats_that_share_keys_are_not_combined_to_a_p_value(tmp_path: Path, c
     }
     path = write_experiment(tmp_path, {"rows": {"a": None}, "repeats": 3}, stages)
     (tmp_path / "metrics.py").write_text(METRICS)
-    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run"]) == 0
+    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run", "--cold"]) == 0
     main(["table", str(tmp_path / "runs" / "trial-cpu.json")])
     said = capsys.readouterr().out
     assert "summary (shared keys)" in said
@@ -62,7 +62,7 @@ def test_repeats_that_share_keys_are_not_combined_to_a_p_value(tmp_path: Path, c
     stages["keys"]["options"]["demo-seed"] = "{seed}"
     (tmp_path / "own").mkdir()
     path = write_experiment(tmp_path / "own", {"rows": {"a": None}, "repeats": 3}, stages)
-    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run"]) == 0
+    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run", "--cold"]) == 0
     main(["table", str(tmp_path / "runs" / "trial-cpu.json")])
     assert "log10 p (Fisher)" in capsys.readouterr().out
 
@@ -78,7 +78,7 @@ def test_one_command_under_two_stage_names_runs_once(tmp_path: Path) -> None:
     rows = {"plain": {"report": ["plain"]}, "filtered": {"report": ["filter"]}}
     path = write_experiment(tmp_path, {"rows": rows, "repeats": 1}, stages)
     for text in ("plain", "filtered"):
-        assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--rows", text, "--run"]) == 0
+        assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--rows", text, "--run", "--cold"]) == 0
     assert journal(tmp_path).count("bob") == 1
 
 
@@ -137,7 +137,7 @@ def test_profiles_that_do_not_exist_or_are_not_meant(tmp_path: Path) -> None:
 
 def test_a_part_does_not_take_the_place_of_the_whole(tmp_path: Path) -> None:
     path = write_experiment(tmp_path, {"rows": {"a": None, "b": {"stages": {"second": {"options": {"value": 1}}}}}})
-    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run", "--rows", "b"]) == 0
+    assert main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run", "--cold", "--rows", "b"]) == 0
     assert not (tmp_path / "runs" / "trial-cpu.json").exists()
     assert len(json.loads((tmp_path / "runs" / "trial-cpu-part.json").read_text())["rows"]) == 1
 
@@ -149,6 +149,6 @@ def test_what_goes_wrong_beside_a_command_fails_that_one(tmp_path: Path, capsys:
     first.folder.parent.mkdir()
     first.folder.write_text("a file where a folder should be")
     with pytest.raises(SystemExit) as stop:
-        main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run"])
+        main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run", "--cold"])
     assert stop.value.code == 1
     assert "ran=2 found=0 failed=1 skipped=1" in capsys.readouterr().out

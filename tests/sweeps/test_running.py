@@ -16,7 +16,8 @@ from tests.sweeps.scripts import journal, write_experiment
 
 
 def sweep(path: Path, *words: str) -> list[str]:
-    return ["sweep", str(path), "--runs", str(path.parent.parent / "runs"), *words]
+    """Cold: these commands are too small to gain from a warm start, which `start` and test_warm.py have."""
+    return ["sweep", str(path), "--runs", str(path.parent.parent / "runs"), "--cold", *words]
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -89,6 +90,8 @@ def test_print_gives_commands_that_a_shell_can_run(tmp_path: Path, capsys: pytes
 
 def start(path: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "taggant_lightning", *sweep(path, "--run", *words)]
+    if "--cold" not in words:
+        command.remove("--cold")
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
@@ -99,15 +102,24 @@ def wait_for(folder: Path, entries: int) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_interrupted_twice_and_begun_again(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGINT, []),
+        (signal.SIGTERM, []),
+        (signal.SIGKILL, []),
+        (signal.SIGINT, ["--cold"]),
+        (signal.SIGKILL, ["--cold"]),
+    ],
+)
+def test_interrupted_twice_and_begun_again(number: int, words: list[str], tmp_path: Path) -> None:
     slow = {"stages": {"first": {"options": {"sleep": 0.4}}, "second": {"options": {"sleep": 0.4}}}}
     path = write_experiment(
         tmp_path, {"rows": {"a": slow, "b": {"stages": {**slow["stages"], "second": {"options": {"value": 1}}}}}}
     )
     seen = 0
     for _ in range(2):
-        process = start(path)
+        process = start(path, *words)
         wait_for(tmp_path, seen + 2)  # one command has ended, and another runs
         process.send_signal(number)
         _, said = process.communicate(timeout=180)
@@ -115,7 +127,7 @@ def test_interrupted_twice_and_begun_again(number: int, tmp_path: Path) -> None:
         if number != signal.SIGKILL:
             assert "interrupted; the same command goes on where this one stopped" in said
         seen = len(journal(tmp_path))
-    process = start(path)
+    process = start(path, *words)
     process.communicate(timeout=180)
     assert process.returncode == 0
     assert values(tmp_path) == {"a": [{"value": 5.0}, {"value": 6.0}], "b": [{"value": 6.0}, {"value": 7.0}]}
