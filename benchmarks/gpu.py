@@ -1,6 +1,7 @@
 """Speed and memory on one GPU: training steps and crafting steps of models at 32 and at 224 pixels, in several precisions.
 
     python benchmarks/gpu.py --json docs/results/gpu.json
+    cp docs/results/gpu.json taggant_lightning/planning/measured/h200.json     # what `taggant plan` takes from then on
     python benchmarks/gpu.py --planned docs/results/gpu.json     # ten minutes of a CPU: what `taggant plan` expects
 
 Random images and untrained weights: only speed, memory and the derivatives' rounding are measured. Training: forward,
@@ -78,6 +79,12 @@ def model_of(title: str) -> ImageClassifier:
     return ImageClassifier(of.name, num_classes=100, image_size=of.side, model_kwargs=of.options)
 
 
+def subject(title: str) -> dict[str, Any]:
+    """Return what `taggant plan` knows a measured model by."""
+    of = MODELS[title]
+    return {"model": title, "model_name": of.name, "image_size": of.side, "model_kwargs": of.options}
+
+
 def training(title: str, precision: str, *, compiled: bool = False) -> dict[str, Any]:
     """Time a training step."""
     side, batch = MODELS[title].side, MODELS[title].batch
@@ -97,7 +104,7 @@ def training(title: str, precision: str, *, compiled: bool = False) -> dict[str,
 
     milliseconds, peak = timed(step, 5, 20)
     return {
-        "model": title, "precision": precision + (", compiled" if compiled else ""), "batch": batch,
+        **subject(title), "precision": precision + (", compiled" if compiled else ""), "batch": batch,
         "milliseconds": milliseconds, "images_per_second": 1e3 * batch / milliseconds, "peak_mib": peak,
     }  # fmt: skip
 
@@ -143,7 +150,7 @@ def crafting(title: str) -> list[dict[str, Any]]:
         start = delta(whole, count, side)
         milliseconds, peak = timed(lambda whole=whole, start=start: whole.ascent(start, View(), [0]), 1, 5)
         rows.append({
-            "model": title, "derivative": derivative, "tf32_allowed": tf32, "images": count, "micro_batch": micro_batch,
+            **subject(title), "derivative": derivative, "tf32_allowed": tf32, "images": count, "micro_batch": micro_batch,
             "milliseconds": milliseconds, "peak_mib": peak, "relative_error": error,
             "signs": float((found.double().sign() == wanted.sign()).double().mean()),
         })  # fmt: skip

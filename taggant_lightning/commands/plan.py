@@ -17,7 +17,8 @@ _EPILOG = """examples:
   taggant plan --preset cifar100-vit-tiny --images-per-key 200 --json plan.json
 
 The model's steps are run on one to three random images to count FLOPs, bytes and kernels (seconds to a minute on a CPU).
-Hours are these counts times a device's rates: measured for `cpu`, assumed shares of published peaks for GPUs.
+Hours are these counts times a device's rates: fitted for `cpu`, assumed shares of published peaks for GPUs. Steps that were
+measured with the same model on the same kind of GPU are taken in place of that, and marked.
 docs/scaling.md tells how well that predicts measured steps.
 """
 

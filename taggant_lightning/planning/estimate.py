@@ -1,11 +1,13 @@
 """From a model's counts and a device's rates to FLOPs, bytes, memory and hours of every stage."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from taggant_lightning.planning.devices import Device
+from taggant_lightning.planning.measured import Measured
 from taggant_lightning.planning.request import Request
-from taggant_lightning.planning.stages import Signing, selecting, signing_key
+from taggant_lightning.planning.stages import Signing, key_fixed, selecting, signing_key
 from taggant_lightning.planning.steps import Counts
 from taggant_lightning.taggants.objective import COMPARED_IMAGES, chunk_size
 
@@ -23,6 +25,7 @@ class Hours:
         training: Hours of training one model, Alice's surrogate or Bob's.
         detection: Hours of one forward pass of the keys, on one device.
         exchange: Share of training that devices wait for each other's gradients, in [0, 1).
+        measured: Stages whose steps were measured and not estimated.
     """
 
     devices: int
@@ -31,6 +34,7 @@ class Hours:
     training: float
     detection: float
     exchange: float
+    measured: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,14 @@ class Estimate:
     hours: dict[int, Hours]
 
 
-def estimate(request: Request, counts: Counts, device: Device) -> Estimate:
+def estimate(request: Request, counts: Counts, device: Device, measured: Measured | None = None) -> Estimate:
     """Return a plan's figures.
 
     Args:
         request: What is asked for.
         counts: Of its model.
         device: Its kind of device.
+        measured: Steps that were measured there, to take in place of counted work at the device's rates.
     """
     signing = signing_of(request)
     steps = request.epochs * math.ceil(request.images / request.batch_size)
@@ -73,7 +78,7 @@ def estimate(request: Request, counts: Counts, device: Device) -> Estimate:
             n: {"signing": signing_memory(request, counts, n), "training": training_memory(request, counts, n)}
             for n in request.devices
         },
-        {n: hours(request, counts, device, n) for n in request.devices},
+        {n: hours(request, counts, device, n, measured or Measured()) for n in request.devices},
     )
 
 
@@ -118,7 +123,9 @@ def teams(keys: int, devices: int) -> tuple[int, int]:
     return keys // devices, devices // left if left else 0
 
 
-def crafting_seconds(counts: Counts, device: Device, signing: Signing, keys: int, devices: int) -> float:
+def crafting_seconds(
+    counts: Counts, device: Device, signing: Signing, keys: int, devices: int, steps: Mapping[int, float] | None = None
+) -> float:
     """Return the seconds of crafting a round.
 
     Args:
@@ -127,31 +134,64 @@ def crafting_seconds(counts: Counts, device: Device, signing: Signing, keys: int
         signing: How a key is crafted.
         keys: K.
         devices: W.
+        steps: Measured seconds of a step, by a device's share of the images, to take in place of counted work.
     """
+    steps = steps or {}
+
+    def key(images: int) -> float:
+        if images not in steps:
+            return device.signing.seconds(signing_key(counts, images, signing))
+        return steps[images] * signing.steps * signing.restarts + device.signing.seconds(key_fixed(counts, images, signing))
+
     waves, team = teams(keys, devices)
-    seconds = waves * device.signing.seconds(signing_key(counts, signing.images_per_key, signing))
+    seconds = waves * key(signing.images_per_key)
     if team:
         team = min(team, signing.images_per_key)
-        share = math.ceil(signing.images_per_key / team)
-        seconds += device.signing.seconds(signing_key(counts, share, signing))
+        seconds += key(math.ceil(signing.images_per_key / team))
         # One sum of gradients a step, and one for the cosine of each result and surrogate.
         sums = (signing.steps + signing.surrogates) * signing.restarts
         seconds += sums * device.exchange(counts.parameters, team)
     return seconds
 
 
-def hours(request: Request, counts: Counts, device: Device, devices: int) -> Hours:
+def measured_steps(request: Request, counts: Counts, devices: int, measured: Measured) -> dict[int, float]:
+    """Return the measured seconds of a crafting step by a device's share of images; nothing unless all shares were measured.
+
+    Args:
+        request: What is asked for.
+        counts: Of its model.
+        devices: W.
+        measured: Steps that were measured with this model.
+    """
+    waves, team = teams(request.num_keys, devices)
+    shares = [request.images_per_key] if waves else []
+    if team:
+        shares.append(math.ceil(request.images_per_key / min(team, request.images_per_key)))
+    work = counts.signing.image
+    convolutional = work.forward + work.backward > work.matmul
+    steps = {
+        share: measured.crafting_seconds(share, chunk_of(request), counts.derivative, convolutional=convolutional)
+        for share in shares
+    }
+    found = {share: seconds for share, seconds in steps.items() if seconds is not None}
+    return found if len(found) == len(steps) else {}
+
+
+def hours(request: Request, counts: Counts, device: Device, devices: int, measured: Measured) -> Hours:
     """Return how long the stages take on a number of devices."""
     waiting = device.exchange(counts.parameters, devices)
-    step = device.training.seconds(counts.training.of(math.ceil(request.batch_size / devices)))
+    batch = math.ceil(request.batch_size / devices)
+    trained, crafted = measured.training_seconds(batch), measured_steps(request, counts, devices, measured)
+    step = device.training.seconds(counts.training.of(batch)) if trained is None else trained
     steps = request.epochs * math.ceil(request.images / request.batch_size)
     return Hours(
         devices,
         selection=device.signing.seconds(selecting(counts, math.ceil(candidates(request) / devices))) / 3600,
-        crafting=crafting_seconds(counts, device, signing_of(request), request.num_keys, devices) / 3600,
+        crafting=crafting_seconds(counts, device, signing_of(request), request.num_keys, devices, crafted) / 3600,
         training=steps * (step + waiting) / 3600,
         detection=device.signing.seconds(counts.forward.of(request.num_keys)) / 3600,
         exchange=waiting / (step + waiting),
+        measured=(*(["crafting"] if crafted else []), *(["training"] if trained is not None else [])),
     )
 
 

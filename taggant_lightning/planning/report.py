@@ -9,6 +9,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.planning.building import build_model
 from taggant_lightning.planning.devices import GPUS_A_NODE, Device, device_of
 from taggant_lightning.planning.estimate import Estimate, Hours, candidates, chunk_of, estimate, teams
+from taggant_lightning.planning.measured import Measured, measured
 from taggant_lightning.planning.request import Request
 from taggant_lightning.planning.steps import Counts, count_model
 
@@ -30,12 +31,14 @@ class Plan:
         counts: Of its model.
         device: Its kind of device.
         estimate: The figures.
+        measured: Steps measured with this model on this kind of device.
     """
 
     request: Request
     counts: Counts
     device: Device
     estimate: Estimate
+    measured: Measured
 
 
 def plan(request: Request) -> Plan:
@@ -66,7 +69,8 @@ def plan(request: Request) -> Plan:
         ) from None
     finally:
         torch.set_num_threads(threads)
-    return Plan(request, counts, device, estimate(request, counts, device))
+    known = measured(request, device)
+    return Plan(request, counts, device, estimate(request, counts, device, known), known)
 
 
 def assumptions(plan: Plan) -> list[str]:
@@ -84,6 +88,12 @@ def assumptions(plan: Plan) -> list[str]:
         "Memory: weights, gradients, AdamW's moments, tensors kept for backward in float32, and the engine's buffers; "
         "workspaces and fragmentation are not counted: leave a fifth free.",
     ]
+    used = sorted({stage for hours in plan.estimate.hours.values() for stage in hours.measured})
+    if used:
+        lines.append(
+            f"Measured: steps of {' and '.join(used)}, on {plan.measured.hardware}, with this model at up to twice or half as "
+            "many images; without loader and augmentation. All else is estimated."
+        )
     if request.selection == "gradient_norm":
         lines.append(
             f"Selection looks at {candidates(request):,} images, those of the classes that the keys' labels are expected to "
@@ -117,7 +127,9 @@ def text(plan: Plan) -> str:
     each = [figures.hours[n] for n in request.devices]
     row("signing: choosing images", [_time(h.selection) for h in each])
     row("signing: crafting", [_time(h.crafting) for h in each])
+    row("  its steps", [_basis(h, "crafting") for h in each])
     row("training one model", [_time(h.training) for h in each])
+    row("  its steps", [_basis(h, "training") for h in each])
     row("  of it, waiting for gradients", [f"{h.exchange:.0%}" for h in each])
     row("detection (on one device)", [_time(h.detection) for h in each])
     row("device hours in all", [f"{_device_hours(h):.3g}" for h in each])
@@ -146,6 +158,10 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def _device_hours(hours: Hours) -> float:
     return hours.devices * (hours.selection + hours.crafting + hours.training) + hours.detection
+
+
+def _basis(hours: Hours, stage: str) -> str:
+    return "measured" if stage in hours.measured else "estimated"
 
 
 def _warning(plan: Plan, devices: int, stage: str) -> str:
