@@ -22,9 +22,8 @@ from PIL import Image
 
 from taggant_lightning import ImageDataModule
 from taggant_lightning.data import dataset
-from taggant_lightning.data.augment import NUMBERS, augment
+from taggant_lightning.data.augment import augment
 from taggant_lightning.data.datamodule import Loader
-from taggant_lightning.streams import uniforms
 
 
 def photographs(folder: Path, count: int) -> None:
@@ -45,8 +44,7 @@ def drain(loader: Loader, data: ImageDataModule, *, finish: bool) -> int:
     count = 0
     for images, _, positions in loader:
         if finish:
-            numbers = uniforms(data.seed, "augment", positions.tolist(), NUMBERS[data.augment], 0)
-            augment(images.float() / 255, numbers, data.augment, data.image_size)
+            augment(images, data.augmentation(0, positions.device)[positions], data.augment, data.image_size)
         count += len(images)
     return count
 

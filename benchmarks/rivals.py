@@ -53,7 +53,7 @@ class Task:
 
     def numbers(self, step: int) -> Tensor:
         """Return the numbers of one step's augmentation, independent between steps."""
-        return uniforms(self.seed, "rival-augment", self.ids, NUMBERS[self.recipe], step)
+        return uniforms(self.seed, "rival-augment", torch.tensor(self.ids), NUMBERS[self.recipe], step)
 
 
 def textbook(task: Task, record: Record, *, steps: int = 250, ours: bool = False) -> Tensor:

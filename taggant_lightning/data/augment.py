@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from taggant_lightning.data.resize import centre
@@ -60,7 +59,7 @@ def crop_flip(images: Tensor, u: Tensor, size: int | None = None) -> Tensor:
     """Take a crop at a random place and mirror half of the images.
 
     Args:
-        images: (N, C, H, W) float.
+        images: (N, C, H, W) float or uint8: bytes are a quarter of the work, and come out as the same pixels.
         u: (N, 3) float in [0, 1): vertical place, horizontal place, mirror.
         size: Side of the crop; None keeps (H, W). Images of that side are shifted by up to an eighth of it (reflected border).
 
@@ -75,13 +74,18 @@ def crop_flip(images: Tensor, u: Tensor, size: int | None = None) -> Tensor:
     columns = torch.arange(width, device=images.device).expand(len(images), width)
     columns = across - border + torch.where(u[:, 2, None] < 0.5, width - 1 - columns, columns)
     rows, columns = _reflected(rows, images.shape[2]), _reflected(columns, images.shape[3])
-    item = torch.arange(len(images), device=images.device)[:, None, None]
-    return images[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    if images.requires_grad:  # by index, whose derivative is deterministic on CUDA; gather's is not
+        item = torch.arange(len(images), device=images.device)[:, None, None]
+        return images[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    places = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+    count, channels = images.shape[:2]
+    taken = images.reshape(count, channels, -1).gather(2, places[:, None].expand(-1, channels, -1))
+    return taken.view(count, channels, height, width)
 
 
 def _reflected(places: Tensor, side: int) -> Tensor:
     """Fold places beyond the border back, as reflecting padding does; that has no deterministic derivative on CUDA."""
-    return (side - 1) - ((side - 1) - places.abs()).abs()
+    return ((side - 1) - ((side - 1) - places.abs()).abs()).clamp(min=0)  # an image of one pixel has no other to reflect
 
 
 def resized_crop(images: Tensor, u: Tensor, size: int) -> Tensor:
@@ -123,24 +127,30 @@ def _resampling(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
 def _grey(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
-    weights = torch.tensor([0.299, 0.587, 0.114], dtype=images.dtype).view(1, 3, 1, 1)
-    return (images * weights.to(images.device, non_blocking=True)).sum(dim=1, keepdim=True).expand_as(images)
+    red, green, blue = images.unbind(1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue)[:, None].expand_as(images)
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image with its own Gaussian of standard deviation sigma (N,), in pixels, kernel cut at 5 pixels."""
+    """Blur each image with its own Gaussian of standard deviation sigma (N,), in pixels, kernel cut at 5 pixels.
+
+    Two products with a matrix an image and direction, the reflected border folded in: a convolution of as many groups as
+    images is slower by far, and the product's derivative is deterministic.
+    """
     radius = min(5, images.shape[-1] - 1, images.shape[-2] - 1)
-    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    down, across = (_smoothing(sigma, radius, side) for side in images.shape[2:])
+    return down[:, None] @ images @ across[:, None].transpose(2, 3)
+
+
+def _smoothing(sigma: Tensor, radius: int, side: int) -> Tensor:
+    """Return the weights (N, side, side) with which pixels along one direction take up their neighbours."""
+    offsets = torch.arange(-radius, radius + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    count, channels, height, width = images.shape
-    for axis in (2, 3):
-        places = torch.arange(-radius, images.shape[axis] + radius, device=images.device)
-        images = images.index_select(axis, _reflected(places, images.shape[axis]))
-    planes = images.transpose(0, 1)  # (C, N, …): one group an image
-    planes = F.conv2d(planes, kernel.view(count, 1, -1, 1), groups=count)
-    planes = F.conv2d(planes, kernel.view(count, 1, 1, -1), groups=count)
-    return planes.transpose(0, 1).reshape(count, channels, height, width)
+    pixels = torch.arange(side, device=sigma.device)
+    places = _reflected(pixels[:, None] + offsets, side)  # (side, taps)
+    taken = (places[:, :, None] == pixels).to(sigma.dtype)  # (side, taps, side)
+    return torch.einsum("nt,pts->nps", kernel, taken)
 
 
 def three_augment(images: Tensor, u: Tensor) -> Tensor:
@@ -237,7 +247,7 @@ def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
     """Apply a recipe.
 
     Args:
-        images: (N, C, L, L) float in [0, 1].
+        images: (N, C, L, L) float in [0, 1], or bytes.
         u: (N, NUMBERS[recipe]) float in [0, 1).
         recipe: `none` (the centre), `simple` (a crop and a flip), `three_augment`, or these two with a random resized crop:
             `resized_crop`, `resized_three_augment`; `cutout` (a crop, a flip and a grey square) or `auto_augment` (a crop, a
@@ -245,14 +255,22 @@ def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
         size: Side S of the result, at most L.
 
     Returns:
-        (N, C, S, S) in [0, 1], differentiable with respect to `images` unless the recipe is one of `TRAINING_ONLY`.
+        (N, C, S, S) float in [0, 1], differentiable with respect to float `images` unless the recipe is one of `TRAINING_ONLY`.
 
     Raises:
         TaggantError: If the recipe is unknown.
     """
     if check_recipe(recipe) == "none":
-        return centre(images, size)
+        return in_unit_range(centre(images, size))
     crop, count = _CROPS[recipe]
     u = u.to(images.device, non_blocking=True)  # a copy that blocks would wait for all that a GPU still has to do
-    images = crop(images, u[:, :count], size)
+    images = in_unit_range(crop(images if crop is crop_flip else in_unit_range(images), u[:, :count], size))
     return _THEN[recipe](images, u[:, count:]) if recipe in _THEN else images
+
+
+def in_unit_range(images: Tensor) -> Tensor:
+    """Turn bytes into float32 in [0, 1], the same numbers on every device; float images stay as they are.
+
+    The divisor is a tensor of the device: CUDA multiplies by the reciprocal of a number of the host, which is not the same.
+    """
+    return images if images.is_floating_point() else images / torch.full((), 255.0, device=images.device)

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taggant_lightning.data.augment import NUMBERS, augment, check_recipe
+from taggant_lightning.data.augment import NUMBERS, augment, check_recipe, in_unit_range
 from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
 from taggant_lightning.data.queries import query_source
+from taggant_lightning.data.resident import Resident, ResidentLoader, allowance
 from taggant_lightning.data.resize import centre
 from taggant_lightning.data.sampler import LateLoader, SeededSampler
 from taggant_lightning.data.sources import ImageSource, ResizedSource, Split, open_source
@@ -53,12 +54,14 @@ class ImageDataModule(pl.LightningDataModule):
         augment: `none`, `simple` (crop at a random place, flip), `three_augment` (and grey, solarise or blur, colour jitter),
             `resized_crop` (random resized crop, flip), `resized_three_augment`, `cutout` (crop, flip, a grey square) or
             `auto_augment` (crop, flip, AutoAugment's policy for CIFAR-10; for training only, not for crafting).
-        num_workers: Loader processes (`torch`) or threads (`ffcv`); images that fit into 1 GiB stay in memory and need none.
+        num_workers: Loader processes (`torch`) or threads (`ffcv`); images that lie on the device need them once, to be decoded.
         seed: Seed of order and augmentation.
         stored_size: Shorter side in pixels to which all training images are brought before they are signed and released; None
             leaves them as they are. It takes the block lattice away that decoded JPEG files carry and perturbed ones do not.
         backend: `torch`, or `ffcv` (an extra): images are written once, raw, at side L, to a .beton file and read from there.
         beton: Folder of the .beton files.
+        on_device: Whether the images lie on the device as bytes, so that no step waits for them; None where those of a split fit
+            into a quarter of a GPU's free memory, or into 1 GiB of a CPU's. The others stream through loader processes.
         queries: Flat folder of images without classes that `predict` answers, in alphabetical order, brought to `image_size` as
             keys are; None for the test split.
     """
@@ -80,6 +83,7 @@ class ImageDataModule(pl.LightningDataModule):
         backend: Backend = "torch",
         beton: str = "beton",
         queries: str | None = None,
+        on_device: bool | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -95,7 +99,11 @@ class ImageDataModule(pl.LightningDataModule):
         self.train_subset, self.val_subset, self.subset_seed = train_subset, val_subset, subset_seed
         self.augment, self.seed, self._image_size = check_recipe(augment), seed, image_size
         self.stored_size, self._load_size = stored_size, load_size
-        self.backend, self.beton, self.queries = backend, beton, queries
+        self.backend, self.beton, self.queries, self.on_device = backend, beton, queries, on_device
+        if on_device and backend != "torch":
+            raise TaggantError(f"on_device={on_device} is for backend=torch; backend={backend} streams from its file")
+        self._resident: dict[tuple[Split, torch.device], Resident] = {}
+        self._numbers: tuple[int, Tensor] | None = None
 
     @cached_property
     def train_source(self) -> ImageSource:
@@ -187,12 +195,10 @@ class ImageDataModule(pl.LightningDataModule):
             channels = len(self.query_data.image(0))
             if channels != self.channels:
                 raise TaggantError(f"queries={self.queries} has {channels} channels and the model's data {self.channels}")
-            return
-        if self.backend == "ffcv":
-            return
-        self.val_data.load()
-        if stage == "fit":
-            self.train_data.load()
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the images on the device."""
+        self._resident, self._numbers = {}, None
 
     def _position(self) -> tuple[int, int]:
         """Return the epoch, and the samples of it that a run resumed within the epoch has consumed in each process."""
@@ -211,9 +217,14 @@ class ImageDataModule(pl.LightningDataModule):
 
             path = self.beton_path(split)
             return BetonLoader(data, path, batch_size=self.batch_size, sampler=sampler, workers=self.num_workers)
-        return self._torch_loader(data, sampler)
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        if self.on_device or (self.on_device is None and data.bytes <= allowance(device)):
+            if (split, device) not in self._resident:
+                self._resident[split, device] = Resident(data, device, self.num_workers)
+            return ResidentLoader(self._resident[split, device], batch_size=self.batch_size, sampler=sampler)
+        return self._torch_loader(data, sampler, pinned=device.type == "cuda")
 
-    def _torch_loader(self, data: ResizedImages, sampler: SeededSampler) -> Loader:
+    def _torch_loader(self, data: ResizedImages, sampler: SeededSampler, *, pinned: bool = False) -> Loader:
         return LateLoader(
             data,
             batch_size=self.batch_size,
@@ -221,6 +232,7 @@ class ImageDataModule(pl.LightningDataModule):
             collate_fn=as_is,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            pin_memory=pinned,
         )
 
     def train_dataloader(self) -> Loader:
@@ -242,22 +254,20 @@ class ImageDataModule(pl.LightningDataModule):
         sampler = SeededSampler(len(self.query_data), seed=self.seed, shuffle=False, pad=False)
         return self._torch_loader(self.query_data, sampler)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """Move images and labels. Positions stay: reading them back from a GPU would wait for the step before."""
-        images, labels, positions = batch
-        # By Lightning's own hook, which knows on which devices a copy must be waited for (MPS).
-        images, labels = super().transfer_batch_to_device((images, labels), device, dataloader_idx)
-        return images, labels, positions
-
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """Turn bytes into [0, 1] on their device, augment training images, and drop the positions that keyed the randomness."""
         images, labels, positions = batch
-        images = images.float() / 255
         if self.trainer is not None and self.trainer.training and self.augment != "none":
-            epoch = self.trainer.current_epoch
-            numbers = uniforms(self.seed, "augment", positions.tolist(), NUMBERS[self.augment], epoch)
+            numbers = self.augmentation(self.trainer.current_epoch, positions.device).index_select(0, positions)
             return augment(images, numbers, self.augment, self.image_size), labels
-        return centre(images, self.image_size), labels
+        return in_unit_range(centre(images, self.image_size)), labels
+
+    def augmentation(self, epoch: int, device: torch.device) -> Tensor:
+        """Return the numbers of all training images' augmentation in an epoch, (N, NUMBERS[augment]) float32, on a device."""
+        if self._numbers is None or self._numbers[0] != epoch or self._numbers[1].device != device:
+            positions = torch.arange(len(self.train_data), device=device)
+            self._numbers = epoch, uniforms(self.seed, "augment", positions, NUMBERS[self.augment], epoch)
+        return self._numbers[1]
 
 
 def datamodule_of(trainer: pl.Trainer, user: object) -> ImageDataModule:

@@ -7,12 +7,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from taggant_lightning.data.resize import fit
 from taggant_lightning.data.sources import ImageSource
 
 IN_MEMORY_BYTES = 1 << 30
+DECODED = 256  # images at a time, where all of them are
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
@@ -43,10 +44,25 @@ class ResizedImages(Dataset[Batch]):
         self.labels = torch.from_numpy(source.labels[indices])
         self._memory: Tensor | None = None
 
+    @property
+    def bytes(self) -> int:
+        """Bytes that all images take, resized."""
+        return len(self) * self.image(0).numel()
+
     def load(self) -> None:
         """Decode everything once if the resized images fit into 1 GiB."""
-        if self._memory is None and len(self) * self.image(0).numel() <= IN_MEMORY_BYTES:
-            self._memory = torch.stack([self.image(position) for position in range(len(self))])
+        if self._memory is None and self.bytes <= IN_MEMORY_BYTES:
+            self._memory = self.whole(torch.device("cpu"))
+
+    def whole(self, device: torch.device, workers: int = 0) -> Tensor:
+        """Return all images, (N, C, S, S) uint8, on a device; decoded by loader processes, or here where there are none."""
+        if self._memory is not None:
+            return self._memory.to(device)
+        images = torch.empty((len(self), *self.image(0).shape), dtype=torch.uint8, device=device)
+        for batch, _, positions in DataLoader(self, batch_size=DECODED, collate_fn=as_is, num_workers=workers):
+            first = int(positions[0])
+            images[first : first + len(batch)] = batch.to(device)
+        return images
 
     def image(self, position: int) -> Tensor:
         """Return one image, (C, S, S) uint8."""

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
-from taggant_lightning.streams import stream
+from taggant_lightning.streams import permutation
 
 
 class SeededSampler(DistributedSampler[Any]):
@@ -32,21 +34,22 @@ class SeededSampler(DistributedSampler[Any]):
         super().__init__(range(length), num_replicas=replicas, rank=rank, shuffle=shuffle, seed=seed)  # type: ignore[arg-type]  # only its length is used
         self._length, self._pad, self._position = length, pad, position
 
-    def _positions(self) -> list[int]:
-        order = list(range(self._length))
-        if self.shuffle:
-            order = stream(self.seed, "sampler", self.epoch).permutation(self._length).tolist()
-        if self._pad and self._length % self.num_replicas:
-            missing = -self._length % self.num_replicas
-            order += (order * (missing // self._length + 1))[:missing]
-        return order[self.rank :: self.num_replicas]
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield this process's positions of the current epoch."""
+    def positions(self, device: torch.device | str = "cpu") -> Tensor:
+        """Return what is left of this process's positions in the current epoch, (n,) int64, made on a device."""
         consumed = 0
         if self._position is not None:
             self.epoch, consumed = self._position()
-        return iter(self._positions()[consumed:])
+        if self.shuffle:
+            order = permutation(self.seed, "sampler", self._length, self.epoch, device=device)
+        else:
+            order = torch.arange(self._length, device=device)
+        if self._pad and (missing := -self._length % self.num_replicas):
+            order = torch.cat([order, order.repeat(missing // self._length + 1)[:missing]])
+        return order[self.rank :: self.num_replicas][consumed:]
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield this process's positions of the current epoch."""
+        return iter(self.positions().tolist())
 
     def __len__(self) -> int:
         """Number of this process's positions."""

@@ -59,8 +59,8 @@ def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
 def cosine_derivative(gradient: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
     """Return ∂cos(gradient, target)/∂gradient, tensors of the gradient's shapes; zeros where a norm vanishes."""
     length, target_length = norm(gradient), norm(target)
-    if length == 0 or target_length == 0:
-        return [torch.zeros_like(g) for g in gradient]
+    vanishes = length * target_length == 0  # asked on the device: reading it back would wait for all that is left to do there
+    length, target_length = (torch.where(vanishes, torch.inf, n) for n in (length, target_length))
     c = inner(gradient, target) / (length * target_length)
     return [(t / target_length - c * g / length) / length for g, t in zip(gradient, target, strict=True)]
 
@@ -169,7 +169,7 @@ def full_float32() -> Iterator[None]:
 
 
 @contextmanager
-def _shifted(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: float) -> Iterator[None]:
+def _shifted(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: Tensor) -> Iterator[None]:
     """Move parameters by step·direction in place, without gradients of their own, and put them back bit for bit."""
     kept = [p.detach().clone() for p in parameters]
     try:
@@ -211,9 +211,8 @@ def alignment_by_difference(
     combine(total)
     direction = cosine_derivative(total, target)
     length = norm(direction)
-    if length == 0:
-        return cosine(total, target), [torch.zeros_like(d) for d in data]
-    step = float(RELATIVE_STEP[parameters[0].dtype] * norm([p.detach() for p in parameters]) / length)
+    # Where the direction vanishes so does the difference, whatever the length of the step.
+    step = RELATIVE_STEP[parameters[0].dtype] * norm([p.detach() for p in parameters]) / torch.where(length == 0, 1.0, length)
     there = [torch.zeros_like(d) for d in data]
     with _shifted(parameters, direction, step):
         for chunk in chunks:

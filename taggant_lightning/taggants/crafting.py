@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from taggant_lightning.streams import stream
-from taggant_lightning.taggants.descent import Momentum, Optimizer, Rule, SignAdam, summed_magnitude
+from taggant_lightning.taggants.descent import Momentum, Optimizer, Rule, SignAdam, mean_magnitude, nonzero, summed_magnitude
 from taggant_lightning.taggants.objective import Combination, Derivative, Objective, Precision, SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import Init, Schedule, initial, project, to_steps
@@ -120,7 +120,7 @@ def craft_key(
     perceptual: Perceptual | None = None,
     start: Sequence[Tensor] | None = None,
     keeper: Keeper | None = None,
-    on_step: Callable[[float, list[Tensor]], None] = lambda cosine, deltas: None,
+    on_step: Callable[[Tensor, list[Tensor]], None] = lambda cosine, deltas: None,
     team: Team | None = None,
 ) -> Crafted:
     """Craft the perturbations of one key's signing images.
@@ -138,7 +138,8 @@ def craft_key(
         perceptual: LPIPS on `device`; needed where its weight is positive.
         start: Perturbations of an earlier round, a tensor a group; the first restart begins there.
         keeper: Keeps points to go on from after a kill; None keeps none. In a team, the leader's counts.
-        on_step: Called after each step with the step's cosine and this process's perturbations, a tensor a group.
+        on_step: Called after each step with the step's cosine, a scalar on the device (reading it waits for the step), and
+            this process's perturbations, a tensor a group.
         team: The processes that craft this key together; None for this one alone.
 
     Returns:
@@ -206,9 +207,12 @@ def _whole(tensors: Sequence[Tensor], team: Team) -> list[Tensor]:
 
 
 def _rule(deltas: list[Tensor], stored: list[Tensor], settings: Settings, team: Team) -> Rule:
-    def magnitude(rise: Sequence[Tensor]) -> float:
-        parts = team.collect((summed_magnitude(rise), sum(t.numel() for t in rise)))
-        return math.fsum(total for total, _ in parts) / sum(count for _, count in parts) or 1.0
+    def magnitude(rise: Sequence[Tensor]) -> Tensor:
+        if team.size == 1:
+            return mean_magnitude(rise)
+        parts = team.collect((float(summed_magnitude(rise)), sum(t.numel() for t in rise)))
+        whole = math.fsum(total for total, _ in parts) / sum(count for _, count in parts)
+        return nonzero(torch.tensor(whole, dtype=torch.float64, device=rise[0].device))
 
     rule = Momentum if settings.optimizer == "momentum" else SignAdam
     return rule(deltas, stored, settings.eps, settings.lr, settings.schedule, settings.steps, magnitude)

@@ -1,6 +1,5 @@
 """Rules that turn the derivative of the objective into perturbations within their bounds."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -37,7 +36,7 @@ class Rule(ABC):
         lr: float,
         schedule: Schedule,
         steps: int,
-        magnitude: Callable[[Sequence[Tensor]], float] | None = None,
+        magnitude: Callable[[Sequence[Tensor]], Tensor] | None = None,
     ) -> None:
         self.deltas, self.originals, self.eps = deltas, originals, eps
         self.lr, self.schedule, self.steps = lr, schedule, steps
@@ -135,11 +134,16 @@ def _in_unit_range(original: Tensor, like: Tensor) -> Tensor:
     return original.to(like.dtype) / 255 if original.dtype == torch.uint8 else original
 
 
-def summed_magnitude(tensors: Sequence[Tensor]) -> float:
-    """Return the sum of all absolute values."""
-    return math.fsum(float(t.abs().sum(dtype=torch.float64)) for t in tensors)
+def summed_magnitude(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the sum of all absolute values, a float64 scalar on their device."""
+    return torch.stack([t.abs().sum(dtype=torch.float64) for t in tensors]).sum()
 
 
-def mean_magnitude(tensors: Sequence[Tensor]) -> float:
-    """Return the mean absolute value, or 1 where all are zero, so that scaling by it leaves zeros."""
-    return summed_magnitude(tensors) / sum(t.numel() for t in tensors) or 1.0
+def mean_magnitude(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the mean absolute value, or 1 where all are zero, so that scaling by it leaves zeros; a float64 scalar."""
+    return nonzero(summed_magnitude(tensors) / sum(t.numel() for t in tensors))
+
+
+def nonzero(scale: Tensor) -> Tensor:
+    """Return a scale to divide by: 1 in place of 0."""
+    return torch.where(scale == 0, 1.0, scale)

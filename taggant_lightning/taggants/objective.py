@@ -200,11 +200,12 @@ class Objective:
             return View(None, rounded)
         purpose = f"craft-augment-{key}-{restart}"
         if (seed, purpose) not in self._starts:
-            self._starts[seed, purpose] = uniforms(seed, purpose, self.images.ids, NUMBERS[self.recipe])
+            ids = torch.tensor(self.images.ids, dtype=torch.int64, device=self.device)
+            self._starts[seed, purpose] = uniforms(seed, purpose, ids, NUMBERS[self.recipe])
         return View(lattice(self._starts[seed, purpose], step), rounded)
 
-    def ascent(self, deltas: Sequence[Tensor], view: View, which: Sequence[int]) -> tuple[float, list[Tensor]]:
-        """Return the mean cosine on some surrogates, and the derivative of the objective, uphill.
+    def ascent(self, deltas: Sequence[Tensor], view: View, which: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Return the mean cosine on some surrogates, and the derivative of the objective, uphill. Nothing waits for the device.
 
         Args:
             deltas: Perturbations, one tensor a group.
@@ -212,9 +213,9 @@ class Objective:
             which: Numbers of the surrogates to take the mean over.
 
         Returns:
-            Mean cosine, and one tensor a group.
+            Mean cosine, a scalar tensor on the device, and one tensor a group.
         """
-        total, rise = 0.0, list[Tensor]()
+        values, rise = list[Tensor](), list[Tensor]()
         parts = self.images.parts(self.micro_batch)
         leaves = [deltas[group][rows].detach().requires_grad_() for group, rows, _ in parts]
         for number in which:
@@ -222,7 +223,7 @@ class Objective:
             chunks = self._chunks(surrogate, leaves, view)
             take = alignment if self._takes_exact(number, deltas, view) else alignment_by_difference
             value, gradient = take(chunks, surrogate.parameters, target, leaves, self.team.add_up)
-            total += float(value) / len(which)
+            values.append(value)
             # Put together when the graphs are gone, so that the peak does not hold it.
             pieces = [[delta.detach()[:0]] for delta in deltas]  # a process may hold no image of a group
             for (group, _, _), piece in zip(parts, gradient, strict=True):
@@ -232,7 +233,7 @@ class Objective:
         torch._foreach_div_(rise, len(which))
         if self.perceptual is not None and self.perceptual_weight > 0:
             torch._foreach_sub_(rise, self._perceptual_gradient(self.perceptual, deltas))
-        return total, rise
+        return torch.stack(values).mean(), rise
 
     def original(self, group: int, rows: slice = slice(None)) -> Tensor:
         """Return images of a group as float in [0, 1], (n, C, H, W), on the device; they are kept as bytes."""

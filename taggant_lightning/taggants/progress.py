@@ -6,6 +6,26 @@ from datetime import timedelta
 from typing import Any, Self
 
 SECONDS = 30.0  # between two lines
+COSINE_SECONDS = 0.5  # between two cosines beside a bar
+
+
+class Rarely:
+    """Says at most once in some seconds that it is time, the first time at once.
+
+    Args:
+        seconds: Between two times.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds, self._last = seconds, -float("inf")
+
+    def due(self) -> bool:
+        """Say whether it is time."""
+        now = time.monotonic()
+        if now - self._last < self.seconds:
+            return False
+        self._last = now
+        return True
 
 
 class StepLines:

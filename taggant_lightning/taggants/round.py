@@ -20,7 +20,7 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.objective import SigningImages, Surrogate
 from taggant_lightning.taggants.perceptual import Perceptual
 from taggant_lightning.taggants.perturbation import eps_steps
-from taggant_lightning.taggants.progress import steps_bar
+from taggant_lightning.taggants.progress import COSINE_SECONDS, Rarely, steps_bar
 from taggant_lightning.taggants.ranks import Team
 from taggant_lightning.taggants.snapshots import weights_digest
 
@@ -65,10 +65,12 @@ def craft_round(
     images, device = key_images(keys, settings.image_size), surrogates[0].parameters[0].device
     found: dict[int, Crafted] = {}
     with steps_bar(len(mine) * settings.steps * settings.restarts, visible) as bar:
+        shown = Rarely(COSINE_SECONDS)
 
-        def on_step(cosine: float, deltas: list[torch.Tensor]) -> None:
+        def on_step(cosine: torch.Tensor, deltas: list[torch.Tensor]) -> None:
             bar.update()
-            bar.set_postfix(cosine=f"{cosine:.3f}", refresh=False)
+            if visible and shown.due():  # reading the cosine waits for the device
+                bar.set_postfix(cosine=f"{float(cosine):.3f}", refresh=False)
 
         for key, team in mine.items():
             done = team.from_leader(state.load(number, key, digest) if keep and team.leads else None)

@@ -170,21 +170,21 @@ def test_fit_resizes_crops_and_passes_gradients() -> None:
 
 
 def test_streams_are_keyed_and_independent_of_company() -> None:
-    alone = uniforms(1, "a", [7], 4, 3)
-    together = uniforms(1, "a", [2, 7, 9], 4, 3)
+    alone = uniforms(1, "a", torch.tensor([7]), 4, 3)
+    together = uniforms(1, "a", torch.tensor([2, 7, 9]), 4, 3)
     assert torch.equal(alone[0], together[1])
-    assert not torch.equal(uniforms(1, "a", [7], 4, 4), alone)
-    assert not torch.equal(uniforms(1, "b", [7], 4, 3), alone)
-    assert not torch.equal(uniforms(2, "a", [7], 4, 3), alone)
+    assert not torch.equal(uniforms(1, "a", torch.tensor([7]), 4, 4), alone)
+    assert not torch.equal(uniforms(1, "b", torch.tensor([7]), 4, 3), alone)
+    assert not torch.equal(uniforms(2, "a", torch.tensor([7]), 4, 3), alone)
     long = stream(0, "x", 1).random(5000)
     assert not set(long[:4000]) & set(stream(0, "x", 2).random(4000))
-    assert uniforms(0, "a", [], 3).shape == (0, 3)
+    assert uniforms(0, "a", torch.arange(0), 3).shape == (0, 3)
     with pytest.raises(ValueError, match="at most three"):
         stream(0, "x", 1, 2, 3, 4)
 
 
 def test_lattice_is_uniform_and_settles_sooner() -> None:
-    ids = range(400)
+    ids = torch.arange(400)
     starts = uniforms(1, "a", ids, 3)
     steps = torch.stack([lattice(starts, position) for position in range(100)])
     assert steps.shape == (100, 400, 3)

@@ -9,6 +9,7 @@ import torch
 from taggant_lightning import ImageClassifier, ImageDataModule, SignedDataModule
 from taggant_lightning.data.sampler import SeededSampler
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.streams import uniforms
 from tests.conftest import write_tiny
 
 
@@ -196,8 +197,34 @@ def test_grey_and_large_images(tmp_path: Path) -> None:
     assert data.train_data[0][0].shape == (1, 1, 8, 8)
 
 
-def test_positions_stay_on_the_cpu() -> None:
-    data = ImageDataModule("digits", augment="simple")
-    data.setup("fit")
-    moved = data.transfer_batch_to_device(next(iter(data.train_dataloader())), torch.device("meta"), 0)
-    assert [tensor.device.type for tensor in moved] == ["meta", "meta", "cpu"]
+def test_images_that_fit_lie_on_the_device_and_others_stream(tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def batches(**arguments: object) -> tuple[str, list[tuple[torch.Tensor, ...]]]:
+        data = ImageDataModule("npz", str(tiny_npz), batch_size=16, seed=3, **arguments)
+        loader = data.train_dataloader()
+        return type(loader).__name__, list(loader)
+
+    kind, resident = batches()
+    assert kind == "ResidentLoader"
+    kind, streamed = batches(on_device=False)
+    assert kind == "LateLoader"
+    room = ImageDataModule("npz", str(tiny_npz)).train_data.bytes - 1
+    monkeypatch.setattr("taggant_lightning.data.resident.IN_MEMORY_BYTES", room)
+    assert batches()[0] == "LateLoader"
+    assert batches(on_device=True)[0] == "ResidentLoader"
+    assert [len(labels) for _, labels, _ in resident] == [16, 16, 16, 12]
+    for mine, other in zip(resident, streamed, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(mine, other, strict=True))
+
+
+def test_numbers_of_an_image_follow_from_seed_epoch_and_position(tiny_npz: Path) -> None:
+    data = ImageDataModule("npz", str(tiny_npz), augment="three_augment", seed=3)
+    numbers = data.augmentation(2, torch.device("cpu"))
+    assert numbers.shape == (60, 8)
+    assert torch.equal(numbers, data.augmentation(2, torch.device("cpu")))
+    assert not torch.equal(numbers, data.augmentation(3, torch.device("cpu")))
+    assert torch.equal(numbers[[41]], uniforms(3, "augment", torch.tensor([41]), 8, 2))
+
+
+def test_on_device_is_for_the_plain_backend() -> None:
+    with pytest.raises(TaggantError, match="on_device=True is for backend=torch; backend=ffcv streams from its file"):
+        ImageDataModule(backend="ffcv", on_device=True)

@@ -1,0 +1,66 @@
+"""Images that lie where they are used: whole splits as bytes on the device, and batches that cost a few operations there."""
+
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from taggant_lightning.data.dataset import IN_MEMORY_BYTES, Batch, ResizedImages
+from taggant_lightning.data.sampler import SeededSampler
+
+log = logging.getLogger(__name__)
+SHARE = 0.25  # of an accelerator's free memory that the images of one split may take
+
+
+def allowance(device: torch.device) -> int:
+    """Return the bytes that one split may take on a device: a share of what is free on a GPU, 1 GiB elsewhere."""
+    if device.type != "cuda":
+        return IN_MEMORY_BYTES
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(SHARE * free)
+
+
+class Resident:
+    """The images and labels of one split on one device.
+
+    Args:
+        data: The images; decoded once, in memory where they lie there already.
+        device: Where they go.
+        workers: Processes that decode.
+    """
+
+    def __init__(self, data: ResizedImages, device: torch.device, workers: int = 0) -> None:
+        self.device, self.size = device, len(data)
+        self.labels = data.labels.to(device)
+        # A row an image: whole rows are taken, and a row of words is taken faster than one of bytes.
+        self._shape = tuple(data.image(0).shape)
+        self._rows = data.whole(device, workers).flatten(1)
+
+    def take(self, positions: Tensor) -> Batch:
+        """Return the batch of some positions, (B,) int64 on the device: images (B, C, L, L) uint8, labels, positions."""
+        images = self._rows.index_select(0, positions).view(-1, *self._shape)
+        return images, self.labels.index_select(0, positions), positions
+
+
+class ResidentLoader:
+    """Batches of images that lie on the device, in a sampler's order, which is made there too; no step waits for the host.
+
+    Args:
+        resident: The images.
+        batch_size: Images a batch.
+        sampler: Order of the positions; asked when the first batch is wanted.
+    """
+
+    def __init__(self, resident: Resident, *, batch_size: int, sampler: SeededSampler) -> None:
+        self.resident, self.batch_size = resident, batch_size
+        self._order = sampler  # Lightning takes a loader with a `sampler` for a DataLoader
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self._order) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield images (B, C, L, L) uint8, labels (B,) int64 and positions (B,) int64, all on the device."""
+        for positions in self._order.positions(self.resident.device).split(self.batch_size):
+            yield self.resident.take(positions)
