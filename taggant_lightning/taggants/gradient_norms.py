@@ -44,9 +44,11 @@ TOLERANCE, IN_OWN_PRECISION, NEGLIGIBLE, MIXED = 1e-6, 2e-3, 1e-6, 1e3
 BUFFER = {"cpu": 8 << 20}
 BUFFER_ELSEWHERE = 1 << 30
 
+ON_A_CPU = 4  # images of 224×224 a batch (docs/decisions.md)
 FEW_INPUTS = 256  # entries of a kernel below which a CPU multiplies patches sooner than it convolves (docs/decisions.md)
 MOST_PRODUCTS = 65535  # in one call: some kernels of CUDA devices take no more
-SLOW_KERNELS = ("cpu",)  # where `vmap` over a convolution's kernel takes longer than one image at a time
+# Where `vmap` takes longer than one image at a time: over kernels of convolutions, and at all from this side on.
+SLOW_TO_MAP, LARGE = ("cpu",), 112
 
 # A layer's rule: the module, its input, the gradient at its output and the number n of images give, for each of the
 # module's parameters by name, a function that returns (n,) squared norms.
@@ -62,7 +64,10 @@ class GradientNorms:
         source: The images.
         load_size: Side that images are brought to, in pixels.
         image_size: Side of the model's input, the centre of that.
-        micro_batch: Images a batch, counted from the first of those asked for; None for as many as crafting takes by default.
+        micro_batch: Most images a batch; None for as many as pay.
+
+    Attributes:
+        micro_batch: Images a batch, counted from the first of those asked for.
     """
 
     def __init__(
@@ -70,7 +75,11 @@ class GradientNorms:
     ) -> None:
         self.surrogate, self.source, self.load_size, self.image_size = surrogate, source, load_size, image_size
         kind = surrogate.parameters[0].device.type
-        self.micro_batch = chunk_size(load_size, kind) if micro_batch is None else micro_batch
+        # A CPU holds less than crafting's chunk of large images near its cores, and gains little from more.
+        most = chunk_size(load_size, kind)
+        if kind == "cpu":
+            most = min(most, max(ON_A_CPU, ON_A_CPU * 224**2 // load_size**2))
+        self.micro_batch = most if micro_batch is None else min(most, micro_batch)
         self._plan: _Plan | None = None
 
     def __call__(self, ids: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -250,8 +259,9 @@ def _plan(surrogate: Surrogate, images: Tensor, labels: Tensor) -> _Plan:
     plan = _Plan([layer for layer in kept if layer[2]], plan.widened, left)
     if not left:
         return plan
-    if any(point.parameters[n].dim() > 3 for n in left) and images.device.type in SLOW_KERNELS:
-        log.info("%s: gradient norms one image at a time: convolutions of an unknown kind", kind)
+    kernels, large = any(point.parameters[n].dim() > 3 for n in left), images.shape[-1] >= LARGE
+    if (kernels or large) and images.device.type in SLOW_TO_MAP:
+        log.info("%s: gradient norms one image at a time: `vmap` over some of its parameters would take longer", kind)
         return replace(plan, single=True)
     if attempt(lambda: _by_vmap(point, left, images, labels)) != set(left):
         log.info("%s: gradient norms one image at a time: in a batch they come out otherwise", kind)

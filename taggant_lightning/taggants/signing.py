@@ -21,7 +21,7 @@ from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, read_json, secret_directory, sha256_hex
-from taggant_lightning.models.classifier import load_classifier
+from taggant_lightning.models.classifier import ImageClassifier, load_classifier
 from taggant_lightning.models.ensemble import members
 from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
@@ -329,6 +329,9 @@ class TaggantSigning(Callback):
             earlier = [epoch for epoch in self._snapshot_epochs(trainer) if epoch < epochs_done]
             begun = pl_module if quick else begun_with(self._snapshots, pl_module, self._round_name, trainer)
             twins = [self._snapshots.twin(pl_module, after(epoch)) for epoch in earlier]
+            for module in self._frozen:
+                if isinstance(module, ImageClassifier):  # the model in training, and its twins, are laid out already
+                    module.lay_out_for(pl_module.device.type)
             models = [m for module in (begun, *twins, *self._frozen) for m in members(module.to(pl_module.device))]
             surrogates = [Surrogate(m, self._chosen(m)) for m in models]
             chosen = self._signing_images(trainer, surrogates[0], settings)
@@ -420,9 +423,9 @@ class TaggantSigning(Callback):
             previous = self.signature or Signature.load(self._state.round(self._rounds - 1))
             chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
         else:
-            block = settings.micro_batch
-            score = GradientNorms(surrogate, data.train_source, settings.load_size, settings.image_size, block)
-            chosen = self._select(data, lambda ids: score_together(score, ids, trainer, block))
+            sides = (settings.load_size, settings.image_size)
+            score = GradientNorms(surrogate, data.train_source, *sides, settings.micro_batch)
+            chosen = self._select(data, lambda ids: score_together(score, ids, trainer, score.micro_batch))
         chosen = trainer.strategy.broadcast(chosen)
         return signing_images(data.train_source, chosen, self.keyset.labels)
 

@@ -73,7 +73,7 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return plans[-1]
 
     monkeypatch.setattr(tested, "_plan", plan)
-    monkeypatch.setattr(tested, "SLOW_KERNELS", ())
+    monkeypatch.setattr(tested, "SLOW_TO_MAP", ())
     torch.manual_seed(0)
     return plans
 
@@ -311,7 +311,7 @@ def test_a_model_that_knows_one_precision(ways: list[Any]) -> None:
 def test_kernels_that_only_vmap_could_take(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         check(Classifier(Twice()).double(), 8, 1e-9)
-    assert "gradient norms one image at a time: convolutions of an unknown kind" in caplog.text
+    assert "gradient norms one image at a time: `vmap` over some of its parameters would take longer" in caplog.text
 
 
 class OfTheBatch(nn.Module):
@@ -380,6 +380,13 @@ def test_a_plan_is_made_once(ways: list[Any]) -> None:
     halves = np.concatenate([score(np.arange(2)), score(np.arange(2, 5))])
     assert len(ways) == 1
     np.testing.assert_allclose(halves, one_at_a_time(surrogate, of, np.arange(5), 8, 8), rtol=1e-5)
+
+
+def test_batches_follow_the_side_and_the_users_bound() -> None:
+    model = nn.Linear(1, 1)
+    surrogate, of = Surrogate(model, list(model.parameters())), source(8)
+    sizes = [GradientNorms(surrogate, of, side, side, bound).micro_batch for side in (32, 112, 224, 448) for bound in (None, 8)]
+    assert sizes == [32, 8, 16, 8, 4, 4, 4, 4]
 
 
 def test_small_buffers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
