@@ -22,7 +22,7 @@ from PIL import Image
 
 from taggant_lightning import ImageDataModule
 from taggant_lightning.data import dataset
-from taggant_lightning.data.augment import augment
+from taggant_lightning.data.augment import augment_bytes
 from taggant_lightning.data.datamodule import Loader
 
 
@@ -44,7 +44,7 @@ def drain(loader: Loader, data: ImageDataModule, *, finish: bool) -> int:
     count = 0
     for images, _, positions in loader:
         if finish:
-            augment(images, data.augmentation(0, positions.device)[positions], data.augment, data.image_size)
+            augment_bytes(images, data.augmentation(0, positions.device)[positions], data.augment, data.image_size)
         count += len(images)
     return count
 

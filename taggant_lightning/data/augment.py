@@ -247,7 +247,7 @@ def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
     """Apply a recipe.
 
     Args:
-        images: (N, C, L, L) float in [0, 1], or bytes.
+        images: (N, C, L, L) float in [0, 1].
         u: (N, NUMBERS[recipe]) float in [0, 1).
         recipe: `none` (the centre), `simple` (a crop and a flip), `three_augment`, or these two with a random resized crop:
             `resized_crop`, `resized_three_augment`; `cutout` (a crop, a flip and a grey square) or `auto_augment` (a crop, a
@@ -255,17 +255,30 @@ def augment(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
         size: Side S of the result, at most L.
 
     Returns:
-        (N, C, S, S) float in [0, 1], differentiable with respect to float `images` unless the recipe is one of `TRAINING_ONLY`.
+        (N, C, S, S) float in [0, 1], differentiable with respect to `images` unless the recipe is one of `TRAINING_ONLY`.
 
     Raises:
         TaggantError: If the recipe is unknown.
     """
     if check_recipe(recipe) == "none":
-        return in_unit_range(centre(images, size))
+        return centre(images, size)
+    images, rest = _cropped(images, u, recipe, size)
+    return _THEN[recipe](images, rest) if recipe in _THEN else images
+
+
+def augment_bytes(images: Tensor, u: Tensor, recipe: str, size: int) -> Tensor:
+    """Apply a recipe to bytes (N, C, L, L), as `augment` does, and return what a model takes: float, channels last."""
+    if check_recipe(recipe) == "none":
+        return channels_last(centre(images, size))
+    images, rest = _cropped(images, u, recipe, size)
+    return channels_last(_THEN[recipe](in_unit_range(images), rest) if recipe in _THEN else images)
+
+
+def _cropped(images: Tensor, u: Tensor, recipe: str, size: int) -> tuple[Tensor, Tensor]:
+    """Apply a recipe's crop, to bytes where it can; return the numbers that are left for what comes then."""
     crop, count = _CROPS[recipe]
     u = u.to(images.device, non_blocking=True)  # a copy that blocks would wait for all that a GPU still has to do
-    images = in_unit_range(crop(images if crop is crop_flip else in_unit_range(images), u[:, :count], size))
-    return _THEN[recipe](images, u[:, count:]) if recipe in _THEN else images
+    return crop(images if crop is crop_flip else in_unit_range(images), u[:, :count], size), u[:, count:]
 
 
 def in_unit_range(images: Tensor) -> Tensor:
@@ -273,4 +286,16 @@ def in_unit_range(images: Tensor) -> Tensor:
 
     The divisor is a tensor of the device: CUDA multiplies by the reciprocal of a number of the host, which is not the same.
     """
-    return images if images.is_floating_point() else images / torch.full((), 255.0, device=images.device)
+    return images if images.is_floating_point() else images / _full(images.device)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Return float images in [0, 1] that lie channels last, which convolutions are faster on; bytes become that on the way."""
+    if images.is_floating_point():
+        return images.contiguous(memory_format=torch.channels_last)
+    laid = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)
+    return torch.div(images, _full(images.device), out=laid)
+
+
+def _full(device: torch.device) -> Tensor:
+    return torch.full((), 255.0, device=device)

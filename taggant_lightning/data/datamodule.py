@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taggant_lightning.data.augment import NUMBERS, augment, check_recipe, in_unit_range
+from taggant_lightning.data.augment import NUMBERS, augment_bytes, channels_last, check_recipe
 from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
 from taggant_lightning.data.queries import query_source
 from taggant_lightning.data.resident import Resident, ResidentLoader, allowance
@@ -54,14 +54,14 @@ class ImageDataModule(pl.LightningDataModule):
         augment: `none`, `simple` (crop at a random place, flip), `three_augment` (and grey, solarise or blur, colour jitter),
             `resized_crop` (random resized crop, flip), `resized_three_augment`, `cutout` (crop, flip, a grey square) or
             `auto_augment` (crop, flip, AutoAugment's policy for CIFAR-10; for training only, not for crafting).
-        num_workers: Loader processes (`torch`) or threads (`ffcv`); images that lie on the device need them once, to be decoded.
+        num_workers: Loader processes (`torch`) or threads (`ffcv`); images on the device need them once, to be decoded.
         seed: Seed of order and augmentation.
         stored_size: Shorter side in pixels to which all training images are brought before they are signed and released; None
             leaves them as they are. It takes the block lattice away that decoded JPEG files carry and perturbed ones do not.
         backend: `torch`, or `ffcv` (an extra): images are written once, raw, at side L, to a .beton file and read from there.
         beton: Folder of the .beton files.
-        on_device: Whether the images lie on the device as bytes, so that no step waits for them; None where those of a split fit
-            into a quarter of a GPU's free memory, or into 1 GiB of a CPU's. The others stream through loader processes.
+        on_device: Whether the images lie on the device as bytes, so that no step waits for them; None where those of a split
+            fit into a quarter of a GPU's free memory, or into 1 GiB of a CPU's. The others stream through loader processes.
         queries: Flat folder of images without classes that `predict` answers, in alphabetical order, brought to `image_size` as
             keys are; None for the test split.
     """
@@ -259,8 +259,8 @@ class ImageDataModule(pl.LightningDataModule):
         images, labels, positions = batch
         if self.trainer is not None and self.trainer.training and self.augment != "none":
             numbers = self.augmentation(self.trainer.current_epoch, positions.device).index_select(0, positions)
-            return augment(images, numbers, self.augment, self.image_size), labels
-        return in_unit_range(centre(images, self.image_size)), labels
+            return augment_bytes(images, numbers, self.augment, self.image_size), labels
+        return channels_last(centre(images, self.image_size)), labels
 
     def augmentation(self, epoch: int, device: torch.device) -> Tensor:
         """Return the numbers of all training images' augmentation in an epoch, (N, NUMBERS[augment]) float32, on a device."""
