@@ -8,12 +8,13 @@ as JSON; the answers on that socket are the child's number and, when it has ende
 socket is the end of this process; children live on, as they would without it.
 
 A child becomes what an interpreter that was started for the command would be. It leaves `main` as a program leaves its last
-line, so that threads are waited for, exit handlers run and the exit status is made by the interpreter itself. What an
-interpreter of its own would not have: modules that the command never asks for, with their filters of warnings and
-environment variables; and importing, which is over, warns nobody.
+line, so that threads are waited for, exit handlers run and the exit status is made by the interpreter itself. What differs
+from an interpreter of its own: it has modules that the command never asks for, with their filters of warnings and environment
+variables; importing, which is over, warns nobody; all children share a seed of hashes, and the code as it was at the start.
 
-It never touches a GPU, because CUDA cannot be used in a child of a process that did: each child makes a context of its own.
-It starts no threads; OpenBLAS has some, and stops them before a fork.
+It never touches a GPU, because CUDA cannot be used in a child of a process that did: each child makes a context of its own
+(about a second; not measured yet). Processes that live on from command to command would keep theirs, with all else that a
+command leaves behind. It starts no threads; OpenBLAS has some, and stops them before a fork.
 """
 
 import contextlib
@@ -164,11 +165,14 @@ def run(arguments: list[str]) -> None:
             sys.path[0] = os.path.dirname(os.path.realpath(arguments[0]))  # noqa: PTH120  # as a plain string, like the interpreter
         sys.modules["__main__"] = module
         exec(code, module.__dict__)  # noqa: S102  # the command
-    except (SystemExit, KeyboardInterrupt):
+    except SystemExit:
         raise
-    except BaseException as error:  # the interpreter would tell of this file as well
+    except BaseException as error:  # told here, as the interpreter would tell of this file as well
         error = error.with_traceback(_without_us(error.__traceback__))
         sys.excepthook(type(error), error, error.__traceback__)
+        if isinstance(error, KeyboardInterrupt):  # ends by the signal, after all else
+            sys.excepthook = lambda kind, value, trace: None
+            raise
         raise SystemExit(1) from None
 
 

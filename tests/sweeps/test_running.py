@@ -106,9 +106,8 @@ def wait_for(folder: Path, entries: int) -> None:
     ("number", "words"),
     [
         (signal.SIGINT, []),
-        (signal.SIGTERM, []),
         (signal.SIGKILL, []),
-        (signal.SIGINT, ["--cold"]),
+        (signal.SIGTERM, ["--cold"]),
         (signal.SIGKILL, ["--cold"]),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from taggant_lightning.cli import main
 from taggant_lightning.commands.sweep import imported_once
 from taggant_lightning.sweeps.processes import Processes
 from taggant_lightning.sweeps.warm import LOST
@@ -31,7 +32,7 @@ ENDS = {
     "leaves at once": "import os\nprint('never flushed')\nos._exit(5)",
     "is killed": "import os, signal\nprint('said', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)",
     "is asked to end": "import os, signal\nos.kill(os.getpid(), signal.SIGTERM)",
-    "is interrupted": "import os, signal, sys\nsys.tracebacklimit = 0\nos.kill(os.getpid(), signal.SIGINT)\nprint('late')",
+    "is interrupted": "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint('late')",
     "ends with handlers and threads": (
         "import atexit, threading, time, weakref\n"
         "class Thing: pass\nthing = Thing()\nweakref.finalize(thing, print, 'finalised')\n"
@@ -260,8 +261,9 @@ def sweeping(path: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-@pytest.mark.parametrize("group", [False, True])
+@pytest.mark.parametrize(
+    ("number", "group"), [(signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGKILL, False), (signal.SIGKILL, True)]
+)
 def test_the_end_of_a_sweep_ends_what_it_keeps(number: int, group: bool, tmp_path: Path) -> None:
     """A signal for the sweep alone, or, as from a terminal, for the group; a kill of the sweep leaves the command, as ever."""
     stages = {
@@ -278,7 +280,7 @@ def test_the_end_of_a_sweep_ends_what_it_keeps(number: int, group: bool, tmp_pat
         os.killpg(process.pid, number)
     else:
         process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=15)  # in the time that a command is given before it is killed, all has ended
     assert process.returncode == (-number if number == signal.SIGKILL else 130)
     gone(zygote)
     if group or number != signal.SIGKILL:
@@ -293,6 +295,31 @@ import os, pathlib, sys, time
 (pathlib.Path(sys.argv[2]) / "numbers").write_text(f"{os.getpid()} {os.getppid()}\\n")
 time.sleep(60)
 """
+
+
+DIES = """
+import os, pathlib, signal, sys
+words = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if words["--seed"] == "6":
+    os.kill(os.getppid() if words["--whom"] == "zygote" else os.getpid(), signal.SIGKILL)
+    signal.pause()
+(pathlib.Path(words["--out"]) / "metrics.json").write_text('{"value": 1}')
+"""
+
+
+@pytest.mark.parametrize("whom", ["command", "zygote"])
+def test_a_kill_costs_a_sweep_one_command(whom: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = " ".join(script(tmp_path, DIES, "dies.py"))
+    stages = {"second": {"run": run, "options": {"out": "{folder}", "seed": "{seed}", "whom": whom}}}
+    path = write_experiment(tmp_path, {"rows": {"a": None}, "repeats": 4}, stages)
+    with pytest.raises(SystemExit) as stop:
+        main(["sweep", str(path), "--runs", str(tmp_path / "runs"), "--run"])
+    assert stop.value.code == 1
+    said = capsys.readouterr()
+    assert "ran=3 found=0 failed=1 skipped=0" in said.out
+    assert "failed (exit -9); needed by a" in said.err
+    assert ("was killed, and the command was stopped" in said.err) == (whom == "zygote")
+    assert len(list(tmp_path.glob("runs/*/finished.json"))) == 3
 
 
 def fit(folder: Path, *more: str) -> list[str]:
