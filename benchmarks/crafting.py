@@ -5,8 +5,8 @@
 
 Random images, untrained weights. The training step is the fastest that the framework takes: bfloat16 on a GPU, convolutional
 models channels last, a fused optimizer. A crafting step is that of one key on one surrogate, all its images at once, by double
-backward in float32 (TF32 allowed on a GPU) or bfloat16, contiguous or channels last, and by difference; derivatives are compared
-with float32's on a few images: cosine, and share of signs.
+backward in float32 (where cuDNN may take TF32) or bfloat16, contiguous or channels last, and by difference; derivatives are
+compared with float32's on a few images: cosine, and share of signs.
 """
 
 import argparse

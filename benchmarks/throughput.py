@@ -4,10 +4,10 @@
     python benchmarks/throughput.py --device cuda --json docs/results/throughput_gpu.json
 
 Random images of 32×32 pixels, 50,000 of them on a GPU. Both sides train the same model with the same batch, precision, memory
-format and optimizer, on bytes that lie on the device; the plain loop draws its order and augmentation from torch's own generator
-there. `fit` is a Trainer with what the command `taggant fit` brings: progress, seeds, throughput. A turn is the best of its epochs
-after a first one. Feeding is what the training process does for a batch with a model that does nothing: order, numbers, taking
-the images, bytes to float, augmentation.
+format and optimizer, on bytes that lie on the device; the plain loop draws its order and augmentation from torch's own
+generator there. `fit` is a Trainer with what the command `taggant fit` brings: progress, seeds, throughput. A turn is the best
+of its epochs after a first one. Feeding is what the training process does for a batch with a model that does nothing: order,
+numbers, taking the images, bytes to float, augmentation.
 """
 
 import argparse
@@ -47,10 +47,12 @@ class Rates(Callback):
         self._began = 0.0
 
     def on_train_epoch_start(self, *_: object) -> None:
+        """Start the clock."""
         _wait()
         self._began = time.perf_counter()
 
     def on_train_epoch_end(self, *_: object) -> None:
+        """Keep the epoch's figures."""
         _wait()  # the device may be behind the process that feeds it
         self.found.append((self.throughput.images / (time.perf_counter() - self._began), self.throughput.wait))
 
@@ -115,6 +117,7 @@ def plain(name: str, pixels: np.ndarray, labels: np.ndarray, batch: int, augment
                 images = crop_flip(images)
             if augment == "three_augment":
                 images = three_augment(images, torch.rand(len(images), 5, device=device))
+            images = images.contiguous(memory_format=torch.channels_last)
             with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
                 loss = F.cross_entropy(model(images), targets[where])
             optimizer.zero_grad(set_to_none=True)

@@ -32,7 +32,7 @@ from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # shor
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
-from taggant_lightning.models.checkpoints import AtomicCheckpoints, keep_apart
+from taggant_lightning.models.checkpoints import AtomicCheckpoints, ThriftyCheckpoint, keep_apart
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
 from taggant_lightning.models.distillation import Distillation  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps
@@ -128,7 +128,9 @@ def run(words: list[str]) -> None:
     own_run, status = not wandb_runs.running(), 1
     # keep_metrics has set the earlier file aside, so that nothing is deleted.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    callbacks: list[Any] = [SeededSteps(), ModelCheckpoint(save_last=True), Throughput(), progress_bar()]
+    # Predictions come in the order of the queries; which batch held which is not asked.
+    warnings.filterwarnings("ignore", message="Couldn't infer the batch indices")
+    callbacks: list[Any] = [SeededSteps(), ThriftyCheckpoint(save_last=True), Throughput(), progress_bar()]
     if words[0] == "predict":
         callbacks.append(PredictionWriter())
     try:

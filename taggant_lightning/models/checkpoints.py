@@ -1,7 +1,8 @@
 """Checkpoints that are written whole or not at all."""
 
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,46 @@ class AtomicCheckpoints(TorchCheckpointIO):
         write_atomic(place, content.getvalue())
 
 
+class ThriftyCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that takes at most about a tenth of a run's time: what it saved last, it lets last as long.
+
+    After an epoch it saves nothing while less than `REST` times as long has passed as the last saving took, unless that was
+    less than `QUICK` seconds; the last epoch, and one after which training stops, are always saved.
+    """
+
+    REST, QUICK = 9.0, 0.2
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._ended, self._took = -float("inf"), 0.0
+
+    @property
+    def state_key(self) -> str:
+        """Lightning's own key, under which earlier checkpoints have it."""
+        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, if it is time."""
+        if self._due(trainer):
+            self._timed(lambda: super(ThriftyCheckpoint, self).on_train_epoch_end(trainer, pl_module))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save, if it is time."""
+        if self._due(trainer):
+            self._timed(lambda: super(ThriftyCheckpoint, self).on_validation_end(trainer, pl_module))
+
+    def _due(self, trainer: pl.Trainer) -> bool:
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs or trainer.max_steps > 0
+        rested = self._took < self.QUICK or time.monotonic() - self._ended >= self.REST * self._took
+        return bool(trainer.strategy.broadcast(last or rested))  # saving is done by all processes together
+
+    def _timed(self, save: Callable[[], None]) -> None:
+        before, began = self._last_global_step_saved, time.monotonic()
+        save()
+        if self._last_global_step_saved != before:
+            self._ended, self._took = time.monotonic(), time.monotonic() - began
+
+
 class ApartCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint beside others of the same settings: its state has a key of its own in a checkpoint."""
 
@@ -60,7 +101,7 @@ def keep_apart(callbacks: Sequence[pl.Callback]) -> None:
     """
     taken: set[str] = set()
     for callback in callbacks:
-        if type(callback) is not ModelCheckpoint:
+        if type(callback) not in (ModelCheckpoint, ThriftyCheckpoint):
             continue
         plain = callback.state_key
         named = f"{plain} {callback.filename}"

@@ -7,8 +7,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from taggant_lightning import ImageClassifier, ImageDataModule
 from taggant_lightning.cli import main
-from taggant_lightning.models.checkpoints import keep_apart
+from taggant_lightning.models.checkpoints import AtomicCheckpoints, ThriftyCheckpoint, keep_apart
 from tests.commands.test_cli import base
 
 YAML = """
@@ -85,3 +86,31 @@ def test_only_equal_ones_are_changed() -> None:
     assert [type(c) for c in callbacks[3:5]] == [Own, Own]
     assert len({c.state_key for c in (first, second, third, other)}) == 4
     assert isinstance(second, ModelCheckpoint)
+
+
+@pytest.mark.parametrize(("took", "saved"), [(0.01, [1, 2, 3, 4, 5, 6]), (100.0, [1, 6])])
+def test_saving_that_takes_long_is_done_rarely_and_at_the_end(
+    tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, took: float, saved: list[int]
+) -> None:
+    """The clock moves by 10 seconds an epoch, and by what a saving takes."""
+    clock, found = [0.0], list[int]()
+
+    class Clock(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            clock[0] += 10
+
+    def save(self: AtomicCheckpoints, checkpoint: dict, path: object, storage_options: object = None) -> None:
+        clock[0] += took / 2  # by number, and as the last
+        if str(path).endswith("last.ckpt"):
+            found.append(checkpoint["epoch"] + 1)
+
+    monkeypatch.setattr(AtomicCheckpoints, "save_checkpoint", save)
+    monkeypatch.setattr("taggant_lightning.models.checkpoints.time.monotonic", lambda: clock[0])
+    saving = ThriftyCheckpoint(dirpath=str(tmp_path / "checkpoints"), save_last=True)
+    trainer = pl.Trainer(
+        max_epochs=6, accelerator="cpu", devices=1, logger=False, callbacks=[Clock(), saving], plugins=[AtomicCheckpoints()],
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    data = ImageDataModule("npz", str(tiny_npz))
+    trainer.fit(ImageClassifier("small_mlp", num_classes=3, image_size=data.image_size), datamodule=data)
+    assert found == saved
