@@ -2,7 +2,7 @@
 
     TAGGANT_DATA=… python experiments/proof.py --minutes 12 --out results
 
-runs experiments/scenarios/gpu.yaml, stops at the end of the time, and leaves in the folder: results.json of what is finished
+runs experiments/scenarios/trained.yaml, stops at the end of the time, and leaves in the folder: results.json of what is finished
 (`taggant table` reads it), and commands.json: of each command its seconds, the last figures that it logged, and, of one that
 failed, the end of its log.
 """
@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-EXPERIMENT = Path("experiments") / "scenarios" / "gpu.yaml"
+EXPERIMENT = Path("experiments") / "scenarios" / "trained.yaml"
 TAGGANT = [sys.executable, "-m", "taggant_lightning"]
 LINES, POLL = 15, 0.5  # of a failed command's log; seconds between two looks
 

@@ -1,9 +1,7 @@
 """Images as arrays: a source's images in one, and one .npz file that source `npz` reads."""
 
 import io
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +58,7 @@ def stacked(source: ImageSource, indices: NDArray[np.int64]) -> NDArray[np.uint8
     Raises:
         TaggantError: If they have several shapes.
     """
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as threads:  # Pillow's decoders let others run beside them
-        images = list(threads.map(source.pixels, map(int, indices)))
+    images = [source.pixels(int(index)) for index in indices]
     if shapes := {image.shape for image in images} - {images[0].shape}:
         raise TaggantError(
             f"images of {len(shapes) + 1} shapes, {images[0].shape} and {min(shapes)} among them, do not fit one array or .npz "
