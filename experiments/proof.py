@@ -2,7 +2,7 @@
 
     TAGGANT_DATA=… python experiments/proof.py --minutes 12 --out results
 
-runs experiments/scenarios/trained.yaml, stops at the end of the time, and leaves in the folder: results.json of what is finished
+runs experiments/scenarios/trained.yaml, stops when time ends, and leaves in the folder: results.json of what is finished
 (`taggant table` reads it), and commands.json: of each command its seconds, the last figures that it logged, and, of one that
 failed, the end of its log.
 """

@@ -6,6 +6,7 @@ of processes, after any resume and behind any loader. `augment` takes them to th
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, get_args
 
 import torch
@@ -66,21 +67,45 @@ def crop_flip(images: Tensor, u: Tensor, size: int | None = None) -> Tensor:
     Returns:
         (N, C, H, W), or (N, C, size, size).
     """
-    height, width = images.shape[2:] if size is None else (size, size)
-    border = max(1, min(height, width) // 8) if images.shape[2:] == (height, width) else 0
-    room = [images.shape[2] + 2 * border - height + 1, images.shape[3] + 2 * border - width + 1]
-    down, across = ((u[:, axis, None] * room[axis]).long() for axis in (0, 1))
-    rows = down - border + torch.arange(height, device=images.device)
-    columns = torch.arange(width, device=images.device).expand(len(images), width)
-    columns = across - border + torch.where(u[:, 2, None] < 0.5, width - 1 - columns, columns)
-    rows, columns = _reflected(rows, images.shape[2]), _reflected(columns, images.shape[3])
+    tall, wide = images.shape[2:]
+    height, width = (tall, wide) if size is None else (size, size)
+    border = max(1, min(height, width) // 8) if (tall, wide) == (height, width) else 0
+    down, across = (tall + 2 * border - height + 1, wide + 2 * border - width + 1)  # places
+    # Few operations: on a GPU, a batch of small images costs what starting them costs.
+    device = images.device
+    drawn = (u * _numbers(device, down, across, 2)).long()
+    rows = _rows(device, tall, height, border)[drawn[:, 0]]
+    columns = _columns(device, wide, width, border)[drawn[:, 1] + across * drawn[:, 2]]
     if images.requires_grad:  # by index, whose derivative is deterministic on CUDA; gather's is not
-        item = torch.arange(len(images), device=images.device)[:, None, None]
+        item = torch.arange(len(images), device=device)[:, None, None]
         return images[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    places = (rows[:, :, None] * images.shape[3] + columns[:, None, :]).flatten(1)
+    places = torch.add(columns[:, None, :], rows[:, :, None], alpha=wide).flatten(1)
     count, channels = images.shape[:2]
     taken = images.reshape(count, channels, -1).gather(2, places[:, None].expand(-1, channels, -1))
     return taken.view(count, channels, height, width)
+
+
+@lru_cache(maxsize=64)
+def _numbers(device: torch.device, *values: float) -> Tensor:
+    """Return numbers as a tensor of a device, made once: to make it there at each step would wait for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device)
+
+
+@lru_cache(maxsize=16)
+def _rows(device: torch.device, side: int, length: int, border: int) -> Tensor:
+    """Return the rows that a crop at each place takes, (places, length) int64, those beyond the border reflected."""
+    with torch.inference_mode(False):
+        places = torch.arange(side + 2 * border - length + 1, device=device)[:, None]
+        return _reflected(places - border + torch.arange(length, device=device), side)
+
+
+@lru_cache(maxsize=16)
+def _columns(device: torch.device, side: int, length: int, border: int) -> Tensor:
+    """Return the same for columns, (2·places, length): mirrored first."""
+    with torch.inference_mode(False):
+        rows = _rows(device, side, length, border)
+        return torch.cat([rows.flip(1), rows])
 
 
 def _reflected(places: Tensor, side: int) -> Tensor:
@@ -138,19 +163,27 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     images is slower by far, and the product's derivative is deterministic.
     """
     radius = min(5, images.shape[-1] - 1, images.shape[-2] - 1)
-    down, across = (_smoothing(sigma, radius, side) for side in images.shape[2:])
-    return down[:, None] @ images @ across[:, None].transpose(2, 3)
-
-
-def _smoothing(sigma: Tensor, radius: int, side: int) -> Tensor:
-    """Return the weights (N, side, side) with which pixels along one direction take up their neighbours."""
+    tall, wide = images.shape[2:]
     offsets = torch.arange(-radius, radius + 1, device=sigma.device)
     kernel = torch.exp(-0.5 * (offsets / sigma[:, None]) ** 2)
     kernel = kernel / kernel.sum(dim=1, keepdim=True)
-    pixels = torch.arange(side, device=sigma.device)
-    places = _reflected(pixels[:, None] + offsets, side)  # (side, taps)
-    taken = (places[:, :, None] == pixels).to(sigma.dtype)  # (side, taps, side)
-    return torch.einsum("nt,pts->nps", kernel, taken)
+    down = _spread(kernel, radius, tall)
+    across = down if tall == wide else _spread(kernel, radius, wide)
+    return down[:, None] @ images @ across[:, None].transpose(2, 3)
+
+
+def _spread(kernel: Tensor, radius: int, side: int) -> Tensor:
+    """Return the weights (N, side, side) with which pixels along one direction take up neighbours, by kernels (N, taps)."""
+    return (kernel @ _taps(kernel.device, kernel.dtype, radius, side)).view(len(kernel), side, side)
+
+
+@lru_cache(maxsize=16)
+def _taps(device: torch.device, dtype: torch.dtype, radius: int, side: int) -> Tensor:
+    """Return 1 where a tap of the kernel at a pixel meets a neighbour, the border reflected, (taps, side·side)."""
+    with torch.inference_mode(False):
+        pixels = torch.arange(side, device=device)
+        places = _reflected(pixels[:, None] + torch.arange(-radius, radius + 1, device=device), side)  # (side, taps)
+        return (places.T[:, :, None] == pixels).to(dtype).flatten(1)
 
 
 def three_augment(images: Tensor, u: Tensor) -> Tensor:
@@ -298,4 +331,4 @@ def channels_last(images: Tensor) -> Tensor:
 
 
 def _full(device: torch.device) -> Tensor:
-    return torch.full((), 255.0, device=device)
+    return _numbers(device, 255.0)

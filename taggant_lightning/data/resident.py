@@ -62,5 +62,5 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield images (B, C, L, L) uint8, labels (B,) int64 and positions (B,) int64, all on the device."""
-        for positions in self._order.positions(self.resident.device).split(self.batch_size):
+        for positions in torch.split(self._order.positions(self.resident.device), self.batch_size):
             yield self.resident.take(positions)

@@ -101,7 +101,7 @@ def keep_apart(callbacks: Sequence[pl.Callback]) -> None:
     """
     taken: set[str] = set()
     for callback in callbacks:
-        if type(callback) not in (ModelCheckpoint, ThriftyCheckpoint):
+        if not isinstance(callback, ModelCheckpoint) or type(callback) not in (ModelCheckpoint, ThriftyCheckpoint):
             continue
         plain = callback.state_key
         named = f"{plain} {callback.filename}"

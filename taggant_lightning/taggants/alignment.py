@@ -40,33 +40,59 @@ def alone(total: Sequence[Tensor]) -> None:
     """Leave a sum as it is: one process holds all of it."""
 
 
+def flat(tensors: Sequence[Tensor]) -> Tensor:
+    """Return a list of tensors as one vector, (n,).
+
+    Parameter gradients are vectors of many pieces. One operation on the whole in place of one a piece: on a GPU, steps of small
+    images are paced by the number of operations, four fifths of which would be these.
+    """
+    return tensors[0].reshape(-1) if len(tensors) == 1 else torch.cat([t.reshape(-1) for t in tensors])
+
+
+def pieces(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Return the pieces of a vector, views of the shapes of some tensors."""
+    return [p.view_as(t) for p, t in zip(torch.split(vector, [t.numel() for t in like]), like, strict=True)]
+
+
 def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Return the inner product of two lists of tensors of the same shapes, as a scalar tensor."""
-    return torch.stack([torch.sum(x * y) for x, y in zip(a, b, strict=True)]).sum()
+    return torch.sum(flat(a) * flat(b))
 
 
 def norm(a: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of a list of tensors taken as one vector, as a scalar tensor."""
-    return inner(a, a).sqrt()
+    return _length(flat(a))
 
 
 def cosine(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
     """Return the cosine between two lists of tensors taken as two vectors; 0 where one of them vanishes."""
-    product = norm(a) * norm(b)
-    return torch.where(product > 0, inner(a, b) / product.clamp_min(torch.finfo(product.dtype).tiny), 0.0)
+    return _cosine(flat(a), flat(b))
 
 
 def cosine_derivative(gradient: Sequence[Tensor], target: Sequence[Tensor]) -> list[Tensor]:
     """Return ∂cos(gradient, target)/∂gradient, tensors of the gradient's shapes; zeros where a norm vanishes."""
-    length, target_length = norm(gradient), norm(target)
+    return pieces(_cosine_derivative(flat(gradient), flat(target)), gradient)
+
+
+def _length(vector: Tensor) -> Tensor:
+    return torch.sum(vector * vector).sqrt()
+
+
+def _cosine(a: Tensor, b: Tensor) -> Tensor:
+    product = _length(a) * _length(b)
+    return torch.where(product > 0, torch.sum(a * b) / product.clamp_min(torch.finfo(product.dtype).tiny), 0.0)
+
+
+def _cosine_derivative(gradient: Tensor, target: Tensor) -> Tensor:
+    length, target_length = _length(gradient), _length(target)
     vanishes = length * target_length == 0  # asked on the device: reading it back would wait for all that is left to do there
     length, target_length = (torch.where(vanishes, torch.inf, n) for n in (length, target_length))
-    c = inner(gradient, target) / (length * target_length)
-    return [(t / target_length - c * g / length) / length for g, t in zip(gradient, target, strict=True)]
+    c = torch.sum(gradient * target) / (length * target_length)
+    return (target / target_length - c / length * gradient) / length
 
 
-def _parameter_gradient(loss: Tensor, parameters: Sequence[Tensor], *, keep_graph: bool) -> tuple[Tensor, ...]:
-    return torch.autograd.grad(loss, parameters, create_graph=keep_graph, materialize_grads=True)
+def _parameter_gradient(loss: Tensor, parameters: Sequence[Tensor], *, keep_graph: bool) -> Tensor:
+    return flat(torch.autograd.grad(loss, parameters, create_graph=keep_graph, materialize_grads=True))
 
 
 def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor], combine: Combine = alone) -> list[Tensor]:
@@ -80,11 +106,18 @@ def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor], combi
     Returns:
         One detached tensor a parameter, of its shape and dtype.
     """
-    total = [torch.zeros_like(p) for p in parameters]
+    return pieces(_summed_gradient(chunks, parameters, combine), parameters)
+
+
+def _summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor], combine: Combine) -> Tensor:
+    total: Tensor | None = None
     for chunk in chunks:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            _add_used(total, _parameter_gradient(chunk(), parameters, keep_graph=False))
-    combine(total)
+            own = _parameter_gradient(chunk(), parameters, keep_graph=False)
+        total = own if total is None else total.add_(own)
+    if total is None:  # a process may hold none of the chunks
+        total = torch.zeros_like(flat([p.detach() for p in parameters]))
+    combine([total])
     return total
 
 
@@ -109,30 +142,31 @@ def alignment(
     Args:
         chunks: Functions that return a scalar loss, differentiable twice with respect to `parameters` and `data`.
         parameters: P leaf tensors that require grad.
-        target: P tensors of the parameters' shapes, for instance a key's gradient.
+        target: P tensors of the parameters' shapes, for instance a key's gradient; or all of them as one vector.
         data: Leaf tensors that require grad, for instance perturbations; best each used by one chunk alone.
         combine: Called once with the summed gradient, where other processes hold the other chunks and their data.
 
     Returns:
         The cosine, a scalar tensor in [-1, 1], and one tensor for each entry of `data`, of its shape: ∂cosine/∂data.
     """
+    wanted = flat(target)
     if len(chunks) == 1:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             gradient = _parameter_gradient(chunks[0](), parameters, keep_graph=True)
-            total = [g.detach().clone() for g in gradient]
-            combine(total)
-            value = inner(gradient, cosine_derivative(total, target))
+            total = gradient.detach().clone()
+            combine([total])
+            value = torch.sum(gradient * _cosine_derivative(total, wanted))
             derivative = torch.autograd.grad(value, data, materialize_grads=True)
-        return cosine(total, target), [d.detach() for d in derivative]
-    total = summed_gradient(chunks, parameters, combine)
-    direction = cosine_derivative(total, target)
+        return _cosine(total, wanted), [d.detach() for d in derivative]
+    total = _summed_gradient(chunks, parameters, combine)
+    direction = _cosine_derivative(total, wanted)
     derivatives = [torch.zeros_like(d) for d in data]
     for chunk in chunks:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            along = inner(_parameter_gradient(chunk(), parameters, keep_graph=True), direction)
+            along = torch.sum(_parameter_gradient(chunk(), parameters, keep_graph=True) * direction)
             _add_used(derivatives, torch.autograd.grad(along, data, allow_unused=True))
             del along  # with its graph, before the next chunk builds its own
-    return cosine(total, target), derivatives
+    return _cosine(total, wanted), derivatives
 
 
 @contextmanager
@@ -169,18 +203,18 @@ def full_float32() -> Iterator[None]:
 
 
 @contextmanager
-def _shifted(parameters: Sequence[Tensor], direction: Sequence[Tensor], step: Tensor) -> Iterator[None]:
-    """Move parameters by step·direction in place, without gradients of their own, and put them back bit for bit."""
-    kept = [p.detach().clone() for p in parameters]
+def _shifted(parameters: Sequence[Tensor], move: Tensor) -> Iterator[None]:
+    """Move parameters by a vector in place, without gradients of their own, and put them back bit for bit."""
+    values = [p.detach() for p in parameters]
+    kept = flat(values).clone()
+    for parameter in parameters:
+        parameter.requires_grad_(False)  # its gradient is neither wanted nor worth the memory
     try:
-        for parameter, before, along in zip(parameters, kept, direction, strict=True):
-            parameter.requires_grad_(False)  # its gradient is neither wanted nor worth the memory
-            parameter.copy_(before + step * along)
+        torch._foreach_copy_(values, pieces(kept + move, values))
         yield
     finally:
-        for parameter, before in zip(parameters, kept, strict=True):
-            parameter.requires_grad_(False)
-            parameter.copy_(before)
+        torch._foreach_copy_(values, pieces(kept, values))
+        for parameter in parameters:
             parameter.requires_grad_(True)
 
 
@@ -196,28 +230,36 @@ def alignment_by_difference(
     Args:
         chunks: Functions that return a scalar loss, smooth in `parameters` and the same at each call.
         parameters: P leaf tensors that require grad, float32 or float64; moved while it runs, and put back.
-        target: P tensors of the parameters' shapes.
+        target: P tensors of the parameters' shapes, or all of them as one vector.
         data: Leaf tensors that require grad.
         combine: As in `alignment`.
 
     Returns:
         The cosine, a scalar tensor in [-1, 1], and one tensor for each entry of `data`, of its shape, ≈ ∂cosine/∂data.
     """
-    total = [torch.zeros_like(p) for p in parameters]
+    weights, wanted = flat([p.detach() for p in parameters]), flat(target)
+    total = torch.zeros_like(weights)
     here = [torch.zeros_like(d) for d in data]
     for chunk in chunks:  # no name for a chunk's gradient: it would live on beside the next chunk's graph
         with torch.enable_grad(), full_float32():
-            _add_used([*total, *here], torch.autograd.grad(chunk(), [*parameters, *data], allow_unused=True))
-    combine(total)
-    direction = cosine_derivative(total, target)
-    length = norm(direction)
+            _add_first([total, *here], parameters, data, chunk())
+    combine([total])
+    direction = _cosine_derivative(total, wanted)
+    length = _length(direction)
     # Where the direction vanishes so does the difference, whatever the length of the step.
-    step = RELATIVE_STEP[parameters[0].dtype] * norm([p.detach() for p in parameters]) / torch.where(length == 0, 1.0, length)
+    step = RELATIVE_STEP[parameters[0].dtype] * _length(weights) / torch.where(length == 0, 1.0, length)
     there = [torch.zeros_like(d) for d in data]
-    with _shifted(parameters, direction, step):
+    with _shifted(parameters, step * direction):
         for chunk in chunks:
             with torch.enable_grad(), full_float32():
                 _add_used(there, torch.autograd.grad(chunk(), data, allow_unused=True))
     torch._foreach_sub_(there, here)
     torch._foreach_div_(there, step)
-    return cosine(total, target), there
+    return _cosine(total, wanted), there
+
+
+def _add_first(totals: Sequence[Tensor], parameters: Sequence[Tensor], data: Sequence[Tensor], loss: Tensor) -> None:
+    """Add the first derivatives of a loss: the parameters' to the first total, one vector, and those of the data."""
+    found = torch.autograd.grad(loss, [*parameters, *data], allow_unused=True)
+    own = [torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=False)]
+    _add_used(totals, [flat(own), *found[len(parameters) :]])

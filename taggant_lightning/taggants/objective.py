@@ -21,6 +21,7 @@ from taggant_lightning.taggants.alignment import (
     alignment,
     alignment_by_difference,
     cosine,
+    flat,
     full_float32,
     summed_gradient,
 )
@@ -189,7 +190,7 @@ class Objective:
         self.perceptual, self.perceptual_weight = perceptual, perceptual_weight
         self.stored = [group.to(device) for group in images.pixels]
         self.labels = torch.full((len(images.ids),), images.label, device=device)
-        self.targets = [s.key_gradient(key_image.to(device, self.dtype), images.label) for s in surrogates]
+        self.targets = [[flat(s.key_gradient(key_image.to(device, self.dtype), images.label))] for s in surrogates]
         self._starts: dict[tuple[int, str], Tensor] = {}
         settled = {"exact": True, "difference": False, "auto": True if self.half else None}[derivative]
         self.exact: list[bool | None] = [settled for _ in surrogates]

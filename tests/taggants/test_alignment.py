@@ -1,12 +1,14 @@
 """The derivative against double backward, finite differences and by parts, in float64."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from taggant_lightning.taggants.alignment import (
     Chunk,
@@ -233,3 +235,28 @@ def test_newer_names_that_the_user_has_written_are_put_back() -> None:
     finally:
         for kind, value in zip(kinds, before, strict=True):
             kind.fp32_precision = value
+
+
+@pytest.mark.parametrize("take", [alignment, alignment_by_difference])
+def test_what_is_done_with_gradients_does_not_grow_with_their_pieces(take: Callable) -> None:
+    """On a GPU a step of small images costs what starting its operations costs."""
+
+    class Counted(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.operations = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.operations += function.overloadpacket.__name__ in ("mul", "sum", "div", "sub", "add", "sqrt", "where", "copy_")
+            return function(*args, **(kwargs or {}))
+
+    def counted(pieces: int) -> int:
+        parameters = [torch.rand(3, requires_grad=True) for _ in range(pieces)]
+        data = torch.rand(3, requires_grad=True)
+        target = [torch.rand(3) for _ in range(pieces)]
+        with Counted() as mode:
+            # One matrix product for all parameters, so that the loss itself costs as much for few as for many.
+            take([lambda: (torch.stack(parameters).tanh() @ data).sum()], parameters, target, [data])
+        return mode.operations
+
+    assert counted(100) - counted(10) <= 90  # the sum of a stacked parameter's own two derivatives, and nothing of ours
