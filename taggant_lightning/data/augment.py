@@ -75,14 +75,15 @@ def crop_flip(images: Tensor, u: Tensor, size: int | None = None) -> Tensor:
     device = images.device
     drawn = (u * _numbers(device, down, across, 2)).long()
     rows = _rows(device, tall, height, border)[drawn[:, 0]]
-    columns = _columns(device, wide, width, border)[drawn[:, 1] + across * drawn[:, 2]]
+    which = drawn[:, 1] + across * drawn[:, 2]
     if images.requires_grad:  # by index, whose derivative is deterministic on CUDA; gather's is not
+        columns = _columns(device, wide, width, border, 1)[which]
         item = torch.arange(len(images), device=device)[:, None, None]
         return images[item, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-    places = torch.add(columns[:, None, :], rows[:, :, None], alpha=wide).flatten(1)
-    count, channels = images.shape[:2]
-    taken = images.reshape(count, channels, -1).gather(2, places[:, None].expand(-1, channels, -1))
-    return taken.view(count, channels, height, width)
+    channels = images.shape[1]
+    places = torch.add(_columns(device, wide, width, border, channels)[which][:, None], rows[:, :, None], alpha=wide * channels)
+    taken = images.permute(0, 2, 3, 1).flatten(1).gather(1, places.flatten(1))
+    return taken.view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=64)
@@ -101,11 +102,12 @@ def _rows(device: torch.device, side: int, length: int, border: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _columns(device: torch.device, side: int, length: int, border: int) -> Tensor:
-    """Return the same for columns, (2·places, length): mirrored first."""
+def _columns(device: torch.device, side: int, length: int, border: int, channels: int) -> Tensor:
+    """Return the same for columns of pixels that lie channels last, (2·places, length·channels): mirrored first."""
     with torch.inference_mode(False):
         rows = _rows(device, side, length, border)
-        return torch.cat([rows.flip(1), rows])
+        pixels = torch.cat([rows.flip(1), rows])[:, :, None] * channels
+        return (pixels + torch.arange(channels, device=device)).flatten(1)
 
 
 def _reflected(places: Tensor, side: int) -> Tensor:
@@ -326,6 +328,8 @@ def channels_last(images: Tensor) -> Tensor:
     """Return float images in [0, 1] that lie channels last, which convolutions are faster on; bytes become that on the way."""
     if images.is_floating_point():
         return images.contiguous(memory_format=torch.channels_last)
+    if images.is_contiguous(memory_format=torch.channels_last):
+        return in_unit_range(images)
     laid = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)
     return torch.div(images, _full(images.device), out=laid)
 

@@ -33,14 +33,14 @@ class Resident:
     def __init__(self, data: ResizedImages, device: torch.device, workers: int = 0) -> None:
         self.device, self.size = device, len(data)
         self.labels = data.labels.to(device)
-        # A row an image: whole rows are taken, and a row of words is taken faster than one of bytes.
-        self._shape = tuple(data.image(0).shape)
-        self._rows = data.whole(device, workers).flatten(1)
+        # Channels last, as models want them. A row an image: whole rows are taken fastest.
+        pixels = data.whole(device, workers).permute(0, 2, 3, 1)
+        self._shape, self._rows = pixels.shape[1:], pixels.flatten(1)
 
     def take(self, positions: Tensor) -> Batch:
         """Return the batch of some positions, (B,) int64 on the device: images (B, C, L, L) uint8, labels, positions."""
         images = self._rows.index_select(0, positions).view(-1, *self._shape)
-        return images, self.labels.index_select(0, positions), positions
+        return images.permute(0, 3, 1, 2), self.labels.index_select(0, positions), positions
 
 
 class ResidentLoader:
