@@ -104,6 +104,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise TaggantError(f"on_device={on_device} is for backend=torch; backend={backend} streams from its file")
         self._resident: dict[tuple[Split, torch.device], Resident] = {}
         self._numbers: tuple[int, Tensor] | None = None
+        self.streams = ""
 
     @cached_property
     def train_source(self) -> ImageSource:
@@ -216,12 +217,22 @@ class ImageDataModule(pl.LightningDataModule):
             from taggant_lightning.data.beton import BetonLoader
 
             path = self.beton_path(split)
+            if train:
+                self.streams = (
+                    f"images stream from {path.name}, by {max(1, self.num_workers)} threads: write a larger --data.num_workers"
+                )
             return BetonLoader(data, path, batch_size=self.batch_size, sampler=sampler, workers=self.num_workers)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         if self.on_device or (self.on_device is None and data.bytes <= allowance(device)):
             if (split, device) not in self._resident:
                 self._resident[split, device] = Resident(data, device, self.num_workers)
             return ResidentLoader(self._resident[split, device], batch_size=self.batch_size, sampler=sampler)
+        if train:
+            why = "as asked for" if self.on_device is False else f"as {data.bytes / 2**30:.1f} GiB do not fit on the device"
+            self.streams = (
+                f"images are decoded by {self.num_workers or 'no'} loader processes, {why}: write --data.num_workers N, up to the "
+                "number of cores, a smaller load_size, or --data.backend ffcv"
+            )
         return self._torch_loader(data, sampler, pinned=device.type == "cuda")
 
     def _torch_loader(self, data: ResizedImages, sampler: SeededSampler, *, pinned: bool = False) -> Loader:

@@ -5,6 +5,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+
+from taggant_lightning.data.datamodule import ImageDataModule
+
+LONG = 0.2  # share of the time that is worth a line
 
 
 class Throughput(Callback):
@@ -12,10 +17,12 @@ class Throughput(Callback):
 
     The wait is the share of the time, in [0, 1], between the end of one batch and the start of the next: reading and decoding
     images, the move to the device and augmentation, and logging; not validation. On a GPU the times are those of the process
-    that feeds it. It draws no random numbers and touches no tensor of the training.
+    that feeds it. It draws no random numbers and touches no tensor of the training. Where training waits long for images that
+    do not lie on the device, it says once what bounds them.
     """
 
     def __init__(self) -> None:
+        self._told = False
         self.images, self.waited, self.worked = 0, 0.0, 0.0
         self._mark: float | None = None
 
@@ -67,6 +74,10 @@ class Throughput(Callback):
         if self.images:
             pl_module.log("train/images_per_second", self.rate, reduce_fx="sum", sync_dist=True)
             pl_module.log("train/data_wait", self.wait, sync_dist=True)
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
+        if isinstance(data, ImageDataModule) and data.streams and self.wait > LONG and not self._told:
+            self._told = True
+            rank_zero_info(f"taggant: training waits for data {self.wait:.0%} of the time; {data.streams}")
 
 
 def count(batch: Any) -> int:

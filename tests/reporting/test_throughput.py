@@ -75,3 +75,20 @@ def test_images_of_a_batch() -> None:
     assert count([np.zeros((2, 3)), np.zeros(2)]) == 2
     assert count(torch.zeros(7)) == count((torch.zeros(7),)) == count({"x": 1}) == 0
     assert Throughput().rate == Throughput().wait == 0
+
+
+@pytest.mark.parametrize(("on_device", "said"), [(False, True), (None, False)])
+def test_says_what_bounds_images_that_stream(
+    tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_device: bool | None, said: bool
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr("taggant_lightning.reporting.throughput.rank_zero_info", lines.append)
+    monkeypatch.setattr(Throughput, "wait", 0.6)
+    data = ImageDataModule("npz", str(tiny_npz), on_device=on_device)
+    model = ImageClassifier("small_mlp", num_classes=3, image_size=data.image_size)
+    trainer(tmp_path, [Throughput()]).fit(model, datamodule=data)
+    sentence = (
+        "taggant: training waits for data 60% of the time; images are decoded by no loader processes, as asked for: write "
+        "--data.num_workers N, up to the number of cores, a smaller load_size, or --data.backend ffcv"
+    )
+    assert lines == ([sentence] if said else [])
