@@ -230,8 +230,8 @@ class ImageDataModule(pl.LightningDataModule):
         if train:
             why = "as asked for" if self.on_device is False else f"as {data.bytes / 2**30:.1f} GiB do not fit on the device"
             self.streams = (
-                f"images are decoded by {self.num_workers or 'no'} loader processes, {why}: write --data.num_workers N, up to the "
-                "number of cores, a smaller load_size, or --data.backend ffcv"
+                f"images are decoded by {self.num_workers or 'no'} loader processes, {why}: write --data.num_workers N, up to "
+                "the number of cores, a smaller load_size, or --data.backend ffcv"
             )
         return self._torch_loader(data, sampler, pinned=device.type == "cuda")
 

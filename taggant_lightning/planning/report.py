@@ -97,7 +97,7 @@ def assumptions(plan: Plan) -> list[str]:
     if request.selection == "gradient_norm":
         lines.append(
             f"Selection looks at {candidates(request):,} images, those of the classes that the keys' labels are expected to "
-            "cover, one at a time, shared over the devices; `selection: random` costs nothing."
+            "cover, shared over the devices; counted one at a time, and batches take less. `selection: random` costs nothing."
         )
     return lines
 
