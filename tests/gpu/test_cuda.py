@@ -53,7 +53,7 @@ def rise(made: Objective, recipe: str = "none") -> tuple[float, Tensor]:
     delta = (torch.rand(24, 3, 32, 32, generator=generator) - 0.5) * 16 / 255
     numbers = torch.rand(24, NUMBERS[recipe], generator=generator) if NUMBERS[recipe] else None
     value, derivative = made.ascent([delta.to(made.device, made.dtype).requires_grad_()], View(numbers), [0])
-    return value, derivative[0].double().cpu()
+    return float(value), derivative[0].double().cpu()
 
 
 def same_signs(a: Tensor, b: Tensor) -> float:
