@@ -5,9 +5,9 @@
 
 of a surrogate of `taggant sweep experiments/scenarios/trained.yaml --profile cpu_mid`.
 
-For each kept epoch of a training, and some keys: the norm of the key's gradient; of the gradients of the class's images, the
-median over all and over the chosen hardest; the cosine between the key's gradient and that of the chosen images as they are; and
-the cosine that crafting reaches, by default and with one factor changed: images chosen at random, half and twice as many images,
+For each kept epoch of a training, and some keys: norms of the gradients of the key and of the class's images, medians over all
+and over the chosen hardest; the cosine between the key's gradient and that of the chosen images as they are; and
+the one that crafting reaches, by default and with one factor changed: images chosen at random, half and twice as many,
 half and twice eps, a quarter of the steps and four times as many.
 """
 

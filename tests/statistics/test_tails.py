@@ -21,7 +21,10 @@ def log10_of(value: Fraction) -> float:
 
 
 def exact_tail(hits: int, trials: int, rate: Fraction) -> Fraction:
-    return sum((math.comb(trials, j) * rate**j * (1 - rate) ** (trials - j) for j in range(hits, trials + 1)), Fraction(0))
+    """P[Bin(trials, rate) >= hits] in whole numbers over one denominator; sums of fractions would look for common factors."""
+    hit, miss = rate.numerator, rate.denominator - rate.numerator
+    ways = sum(math.comb(trials, j) * hit**j * miss ** (trials - j) for j in range(hits, trials + 1))
+    return Fraction(ways, rate.denominator**trials)
 
 
 @settings(max_examples=150, deadline=None)
