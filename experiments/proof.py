@@ -36,7 +36,7 @@ def logged(folder: Path) -> dict[str, float]:
 def commands(runs: Path) -> list[dict[str, Any]]:
     """Return what is known of each command that was begun."""
     rows = []
-    for folder in sorted(path for path in runs.iterdir() if (path / "node.json").is_file()):
+    for folder in sorted(path.parent for path in runs.glob("*/node.json")):
         row: dict[str, Any] = {"command": folder.name, "logged": logged(folder)}
         if (folder / "finished.json").is_file():
             row |= json.loads((folder / "finished.json").read_text())
@@ -56,6 +56,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=3, metavar="N", help="commands at a time (%(default)s)")
     parser.add_argument("--runs", type=Path, default=Path("runs/sweeps"), metavar="DIR", help="(%(default)s)")
     arguments = parser.parse_args(words)
+    if arguments.minutes <= 0:
+        parser.error(f"--minutes {arguments.minutes} must be positive: how long the GPU is at hand")
     end = time.monotonic() + 60 * arguments.minutes
     arguments.out.mkdir(parents=True, exist_ok=True)
     sweep = [
@@ -63,17 +65,18 @@ def main(words: Sequence[str] | None = None) -> int:
         "--runs", str(arguments.runs), "--results", str(arguments.out / "results.json"),
     ]  # fmt: skip
     running = subprocess.Popen([*sweep, "--run", "--jobs", str(arguments.jobs)])  # noqa: S603  # our own command
-    while running.poll() is None and time.monotonic() < end:
-        time.sleep(POLL)
-    status = running.poll()
-    if status is None:
-        running.send_signal(signal.SIGINT)
-        subprocess.run([*sweep, "--gather"], check=True)  # noqa: S603  # our own command, while the others end
-        print(f"proof: {arguments.minutes} minutes are over; the same command goes on where this one stopped", flush=True)
-    (arguments.out / "commands.json").write_text(json.dumps(commands(arguments.runs), indent=1))
-    if status is None:
+    try:
+        while running.poll() is None and time.monotonic() < end:
+            time.sleep(POLL)
+        status = running.poll()
+        if status is None:
+            running.send_signal(signal.SIGINT)
+            status = subprocess.run([*sweep, "--gather"]).returncode  # noqa: S603  # while the others end
+            print(f"proof: {arguments.minutes} minutes are over; the same command goes on where this one stopped", flush=True)
+        (arguments.out / "commands.json").write_text(json.dumps(commands(arguments.runs), indent=1))
+    finally:
         running.wait()
-    return status or 0
+    return status
 
 
 if __name__ == "__main__":

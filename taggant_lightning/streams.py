@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 _WORD, _HALF = 2**64, 2**32
+_AT_ONCE = 2**18  # ids
 _MASK = _HALF - 1
 # Of Philox4x32: its multipliers, the increments of its key, its rounds.
 _MULTIPLIERS, _INCREMENTS, _ROUNDS = (0xD2511F53, 0xCD9E8D57), (0x9E3779B9, 0xBB67AE85), 10
@@ -87,8 +88,10 @@ def uniforms(seed: int, purpose: str, ids: Tensor, count: int, *counters: int) -
     Raises:
         ValueError: If more than two counters are given.
     """
-    words = _words(seed, purpose, ids, -(-count // 4), counters)
-    return (words[:, :count] >> 8).float() * 2.0**-24
+    blocks = [  # of ids, so that the work beside the result stays small for a dataset of any size
+        (_words(seed, purpose, some, -(-count // 4), counters)[:, :count] >> 8).float() for some in torch.split(ids, _AT_ONCE)
+    ]
+    return torch.cat(blocks) * 2.0**-24
 
 
 def permutation(seed: int, purpose: str, length: int, *counters: int, device: torch.device | str = "cpu") -> Tensor:

@@ -188,7 +188,7 @@ class ImageDataModule(pl.LightningDataModule):
         return beton_path(Path(self.beton), split, self._data(split))
 
     def setup(self, stage: str) -> None:
-        """Open the splits that a stage needs, and decode them where they fit into memory."""
+        """Check that the splits, or the queries, suit each other."""
         if self.test_source.classes != self.train_source.classes:
             only = sorted(set(self.test_source.classes) ^ set(self.train_source.classes))[:5] or ["another order"]
             raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(only)})")
@@ -196,10 +196,6 @@ class ImageDataModule(pl.LightningDataModule):
             channels = len(self.query_data.image(0))
             if channels != self.channels:
                 raise TaggantError(f"queries={self.queries} has {channels} channels and the model's data {self.channels}")
-
-    def teardown(self, stage: str) -> None:
-        """Let go of the images on the device."""
-        self._resident, self._numbers = {}, None
 
     def _position(self) -> tuple[int, int]:
         """Return the epoch, and the samples of it that a run resumed within the epoch has consumed in each process."""
@@ -212,7 +208,11 @@ class ImageDataModule(pl.LightningDataModule):
     def _loader(self, split: Split) -> Loader:
         train, data = split == "train", self._data(split)
         position = self._position if train else None
-        sampler = SeededSampler(len(data), seed=self.seed, shuffle=train, pad=train, position=position)
+        # Whoever overfits a few batches wants the same ones each epoch.
+        shuffle = train and not (self.trainer is not None and self.trainer.overfit_batches > 0)  # type: ignore[attr-defined]
+        sampler = SeededSampler(len(data), seed=self.seed, shuffle=shuffle, pad=train, position=position)
+        if train:
+            self.streams = ""
         if self.backend == "ffcv":
             from taggant_lightning.data.beton import BetonLoader
 
@@ -223,8 +223,9 @@ class ImageDataModule(pl.LightningDataModule):
                 )
             return BetonLoader(data, path, batch_size=self.batch_size, sampler=sampler, workers=self.num_workers)
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-        if self.on_device or (self.on_device is None and data.bytes <= allowance(device)):
-            if (split, device) not in self._resident:
+        there = (split, device) in self._resident
+        if there or self.on_device or (self.on_device is None and data.bytes <= allowance(device)):
+            if not there:
                 self._resident[split, device] = Resident(data, device, self.num_workers)
             return ResidentLoader(self._resident[split, device], batch_size=self.batch_size, sampler=sampler)
         if train:
@@ -270,8 +271,13 @@ class ImageDataModule(pl.LightningDataModule):
         images, labels, positions = batch
         if self.trainer is not None and self.trainer.training and self.augment != "none":
             numbers = self.augmentation(self.trainer.current_epoch, positions.device).index_select(0, positions)
-            return augment_bytes(images, numbers, self.augment, self.image_size), labels
-        return channels_last(centre(images, self.image_size)), labels
+            return self._laid_out(augment_bytes(images, numbers, self.augment, self.image_size)), labels
+        return self._laid_out(channels_last(centre(images, self.image_size))), labels
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """Return images contiguous, as any model may expect them, unless the one in training says that it wants otherwise."""
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return images if getattr(module, "takes_channels_last", False) else images.contiguous()
 
     def augmentation(self, epoch: int, device: torch.device) -> Tensor:
         """Return the numbers of all training images' augmentation in an epoch, (N, NUMBERS[augment]) float32, on a device."""

@@ -1,4 +1,4 @@
-"""The torch Dataset between a source and a DataLoader: whole batches at once, resized, in memory where they fit."""
+"""The torch Dataset between a source and a DataLoader: whole batches at once, resized."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader, Dataset
 from taggant_lightning.data.resize import fit
 from taggant_lightning.data.sources import ImageSource
 
-IN_MEMORY_BYTES = 1 << 30
 DECODED = 256  # images at a time, where all of them are
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -42,26 +41,18 @@ class ResizedImages(Dataset[Batch]):
     def __init__(self, source: ImageSource, indices: NDArray[np.int64], size: int) -> None:
         self.source, self.indices, self.size = source, indices, size
         self.labels = torch.from_numpy(source.labels[indices])
-        self._memory: Tensor | None = None
 
     @property
     def bytes(self) -> int:
         """Bytes that all images take, resized."""
         return len(self) * self.image(0).numel()
 
-    def load(self) -> None:
-        """Decode everything once if the resized images fit into 1 GiB."""
-        if self._memory is None and self.bytes <= IN_MEMORY_BYTES:
-            self._memory = self.whole(torch.device("cpu"))
-
     def whole(self, device: torch.device, workers: int = 0) -> Tensor:
-        """Return all images, (N, C, S, S) uint8, on a device; decoded by loader processes, or here where there are none."""
-        if self._memory is not None:
-            return self._memory.to(device)
-        images = torch.empty((len(self), *self.image(0).shape), dtype=torch.uint8, device=device)
+        """Return all images on a device, channels last, (N, S, S, C) uint8; decoded by loader processes, or here for none."""
+        images = torch.empty((len(self), self.size, self.size, len(self.image(0))), dtype=torch.uint8, device=device)
         for batch, _, positions in DataLoader(self, batch_size=DECODED, collate_fn=as_is, num_workers=workers):
             first = int(positions[0])
-            images[first : first + len(batch)] = batch.to(device)
+            images[first : first + len(batch)] = batch.to(device).permute(0, 2, 3, 1)
         return images
 
     def image(self, position: int) -> Tensor:
@@ -82,9 +73,7 @@ class ResizedImages(Dataset[Batch]):
     def __getitems__(self, positions: Sequence[int]) -> Batch:
         """Return images (B, C, S, S) uint8, labels (B,) int64 and positions (B,) int64."""
         where = torch.as_tensor(positions, dtype=torch.int64)
-        known = self._memory
-        images = torch.stack([self.image(position) for position in positions]) if known is None else known[where]
-        return images, self.labels[where], where
+        return torch.stack([self.image(position) for position in positions]), self.labels[where], where
 
 
 def as_is(batch: Any) -> Any:

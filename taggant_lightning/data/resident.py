@@ -1,15 +1,15 @@
 """Images that lie where they are used: whole splits as bytes on the device, and batches that cost a few operations there."""
 
-import logging
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from taggant_lightning.data.dataset import IN_MEMORY_BYTES, Batch, ResizedImages
+from taggant_lightning.data.dataset import Batch, ResizedImages
 from taggant_lightning.data.sampler import SeededSampler
+from taggant_lightning.errors import TaggantError
 
-log = logging.getLogger(__name__)
+IN_MEMORY_BYTES = 1 << 30
 SHARE = 0.25  # of an accelerator's free memory that the images of one split may take
 
 
@@ -25,16 +25,24 @@ class Resident:
     """The images and labels of one split on one device.
 
     Args:
-        data: The images; decoded once, in memory where they lie there already.
+        data: The images; all of them are decoded now.
         device: Where they go.
         workers: Processes that decode.
+
+    Raises:
+        TaggantError: If the device has no room for them.
     """
 
     def __init__(self, data: ResizedImages, device: torch.device, workers: int = 0) -> None:
-        self.device, self.size = device, len(data)
-        self.labels = data.labels.to(device)
-        # Channels last, as models want them. A row an image: whole rows are taken fastest.
-        pixels = data.whole(device, workers).permute(0, 2, 3, 1)
+        self.device, self.labels = device, data.labels.to(device)
+        try:
+            pixels = data.whole(device, workers)
+        except torch.OutOfMemoryError:
+            raise TaggantError(
+                f"on_device=True: {device} has no room for {data.bytes / 2**30:.1f} GiB of images; write --data.on_device "
+                "false, or a smaller load_size"
+            ) from None
+        # A row an image: whole rows are taken fastest.
         self._shape, self._rows = pixels.shape[1:], pixels.flatten(1)
 
     def take(self, positions: Tensor) -> Batch:

@@ -41,10 +41,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
 
 
 class ThriftyCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that takes at most about a tenth of a run's time: what it saved last, it lets last as long.
+    """A ModelCheckpoint whose savings take at most about a tenth of a run's time.
 
-    After an epoch it saves nothing while less than `REST` times as long has passed as the last saving took, unless that was
-    less than `QUICK` seconds; the last epoch, and one after which training stops, are always saved.
+    Where Lightning would save after an epoch or a validation, it saves nothing while less than `REST` times as long has passed
+    as the last saving took, unless that was less than `QUICK` seconds. In the last epoch, and where training stops, it saves
+    whenever Lightning would.
     """
 
     REST, QUICK = 9.0, 0.2

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.checkpoints import CHECKPOINT_ENTRY
 from taggant_lightning.models.compiling import CompiledAnswers
-from taggant_lightning.models.creation import Architecture
+from taggant_lightning.models.creation import CONVOLUTIONAL, Architecture
 from taggant_lightning.models.ensemble import Ensemble, Normalised
 from taggant_lightning.models.layout import MemoryFormat, lay_out, lay_out_states, wants_channels_last
 from taggant_lightning.models.mixing import Loss, Mixing, check_loss, training_loss
@@ -177,7 +177,18 @@ class ImageClassifier(pl.LightningModule):
     def _prepared(self, images: Tensor) -> Tensor:
         """Return images as the inner model takes them."""
         prepared: Tensor = self.normalise(images)
-        return prepared.contiguous(memory_format=torch.channels_last) if self._channels_last else prepared
+        if self._channels_last:
+            return prepared.contiguous(memory_format=torch.channels_last)
+        return prepared.contiguous() if self.memory_format == "contiguous" else prepared
+
+    @property
+    def takes_channels_last(self) -> bool:
+        """Whether images of training and evaluation are best handed over channels last.
+
+        On a CPU too, where this package's own convolutional networks are up to 1.5 times as fast with them.
+        """
+        own = any(part in CONVOLUTIONAL for part in self.arguments["model_name"].split("+"))
+        return self._channels_last or (self.memory_format == "auto" and own)
 
     @property
     def members(self) -> list[nn.Module]:

@@ -13,6 +13,7 @@ from taggant_lightning.models.small import SMALL_MODELS, create_small
 # timm's ResNets halve the side twice before the first block, which leaves little of 32×32 pixels.
 CIFAR_MODELS = {f"cifar_{name}": name for name in ("resnet18", "resnet26", "resnet34", "resnet50")}
 OWN_MODELS = (*SMALL_MODELS, *CIFAR_MODELS)
+CONVOLUTIONAL = ("small_cnn", "small_resnet", *CIFAR_MODELS)  # of them
 # What timm calls our own arguments, and what would reach for the internet whenever a checkpoint is opened.
 _OURS = {
     "num_classes": "num_classes",

@@ -1,6 +1,7 @@
 """Steps that were measured on a device, which a plan takes in place of its estimate where they are its own.
 
-The files beside this one are what `benchmarks/gpu.py --json` writes; another measurement is used by putting its file there.
+The files in `measured/` have the form that `benchmarks/gpu.py --json` writes; another measurement is used by putting its file
+there.
 """
 
 import json
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.errors import TaggantError
 from taggant_lightning.planning.devices import Device
 from taggant_lightning.planning.request import Request
 
@@ -84,13 +86,23 @@ def measured(request: Request, device: Device, folder: Path = FOLDER) -> Measure
 
     Returns:
         Nothing measured, where no file has such rows.
+
+    Raises:
+        TaggantError: If a file is of another form.
     """
     found = Measured()
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text())
+        missing = [name for name in ("hardware", "versions", "training", "crafting") if name not in content]
+        if missing:
+            raise TaggantError(
+                f"{path} lacks {', '.join(missing)}; put files of `benchmarks/gpu.py --json` there, or remove it"
+            )
         if device.name.upper() not in str(content["hardware"]).upper().replace("-", " ").split():
             continue
         rows = {kind: [row for row in content[kind] if _is_of(row, request)] for kind in ("training", "crafting")}
+        if not any(rows.values()):
+            continue
         hardware = f"{content['hardware']}, torch {content['versions']['torch']}"
         found = Measured(hardware, [*found.training, *rows["training"]], [*found.crafting, *rows["crafting"]])
     return found

@@ -58,5 +58,5 @@ def signing_key(counts: Counts, images: int, signing: Signing) -> Work:
 
 
 def selecting(counts: Counts, images: int) -> Work:
-    """Return the work of the gradient norms of images as if one at a time: at most what batches take (docs/decisions.md)."""
+    """Return the work of the gradient norms of images as if one at a time: batches take at most that (docs/decisions.md)."""
     return counts.gradient.of(1) * images

@@ -54,11 +54,6 @@ def pieces(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [p.view_as(t) for p, t in zip(torch.split(vector, [t.numel() for t in like]), like, strict=True)]
 
 
-def inner(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Return the inner product of two lists of tensors of the same shapes, as a scalar tensor."""
-    return torch.sum(flat(a) * flat(b))
-
-
 def norm(a: Sequence[Tensor]) -> Tensor:
     """Return the Euclidean norm of a list of tensors taken as one vector, as a scalar tensor."""
     return _length(flat(a))
@@ -104,7 +99,7 @@ def summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor], combi
         combine: Called once with the sum, where other processes hold the other chunks.
 
     Returns:
-        One detached tensor a parameter, of its shape and dtype.
+        One detached tensor a parameter, of its shape; where parameters have several types, of the widest.
     """
     return pieces(_summed_gradient(chunks, parameters, combine), parameters)
 
@@ -114,7 +109,7 @@ def _summed_gradient(chunks: Sequence[Chunk], parameters: Sequence[Tensor], comb
     for chunk in chunks:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             own = _parameter_gradient(chunk(), parameters, keep_graph=False)
-        total = own if total is None else total.add_(own)
+        total = own if total is None else total + own
     if total is None:  # a process may hold none of the chunks
         total = torch.zeros_like(flat([p.detach() for p in parameters]))
     combine([total])
@@ -203,17 +198,16 @@ def full_float32() -> Iterator[None]:
 
 
 @contextmanager
-def _shifted(parameters: Sequence[Tensor], move: Tensor) -> Iterator[None]:
-    """Move parameters by a vector in place, without gradients of their own, and put them back bit for bit."""
+def _shifted(parameters: Sequence[Tensor], here: Tensor, there: Tensor) -> Iterator[None]:
+    """Put parameters, in place, from where one vector has them to another, without gradients of their own, and back again."""
     values = [p.detach() for p in parameters]
-    kept = flat(values).clone()
     for parameter in parameters:
         parameter.requires_grad_(False)  # its gradient is neither wanted nor worth the memory
     try:
-        torch._foreach_copy_(values, pieces(kept + move, values))
+        torch._foreach_copy_(values, pieces(there, values))
         yield
     finally:
-        torch._foreach_copy_(values, pieces(kept, values))
+        torch._foreach_copy_(values, pieces(here, values))
         for parameter in parameters:
             parameter.requires_grad_(True)
 
@@ -237,7 +231,7 @@ def alignment_by_difference(
     Returns:
         The cosine, a scalar tensor in [-1, 1], and one tensor for each entry of `data`, of its shape, ≈ ∂cosine/∂data.
     """
-    weights, wanted = flat([p.detach() for p in parameters]), flat(target)
+    weights, wanted = flat([p.detach() for p in parameters]).clone(), flat(target)
     total = torch.zeros_like(weights)
     here = [torch.zeros_like(d) for d in data]
     for chunk in chunks:  # no name for a chunk's gradient: it would live on beside the next chunk's graph
@@ -249,12 +243,14 @@ def alignment_by_difference(
     # Where the direction vanishes so does the difference, whatever the length of the step.
     step = RELATIVE_STEP[parameters[0].dtype] * _length(weights) / torch.where(length == 0, 1.0, length)
     there = [torch.zeros_like(d) for d in data]
-    with _shifted(parameters, step * direction):
+    with _shifted(parameters, weights, weights + step * direction):
         for chunk in chunks:
             with torch.enable_grad(), full_float32():
                 _add_used(there, torch.autograd.grad(chunk(), data, allow_unused=True))
     torch._foreach_sub_(there, here)
     torch._foreach_div_(there, step)
+    # Two passes that differ by their rounding alone would be taken for a derivative.
+    torch._foreach_mul_(there, (length > 0).to(step.dtype))
     return _cosine(total, wanted), there
 
 

@@ -112,15 +112,6 @@ def test_epochs_differ_and_each_image_comes_once(tiny_npz: Path, tmp_path: Path)
     assert len(torch.unique(first, dim=0)) == 60
 
 
-def test_not_in_memory_gives_the_same(tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = ImageDataModule("npz", str(tiny_npz), image_size=4)
-    streamed = data.train_data.__getitems__([3, 1, 7])
-    data.train_data.load()
-    kept = data.train_data.__getitems__([3, 1, 7])
-    assert all(torch.equal(a, b) for a, b in zip(streamed, kept, strict=True))
-    assert torch.equal(data.train_data[3][0], streamed[0][:1])
-
-
 @pytest.mark.parametrize("pad", [True, False])
 def test_sampler_shares_out_positions(monkeypatch: pytest.MonkeyPatch, pad: bool) -> None:
     seen = []
@@ -228,3 +219,81 @@ def test_numbers_of_an_image_follow_from_seed_epoch_and_position(tiny_npz: Path)
 def test_on_device_is_for_the_plain_backend() -> None:
     with pytest.raises(TaggantError, match="on_device=True is for backend=torch; backend=ffcv streams from its file"):
         ImageDataModule(backend="ffcv", on_device=True)
+
+
+def test_any_model_gets_contiguous_images(tiny_npz: Path, tmp_path: Path) -> None:
+    """Those that ask for channels last get that."""
+
+    class Plain(pl.LightningModule):
+        takes_channels_last = False
+
+        def __init__(self, data: ImageDataModule) -> None:
+            super().__init__()
+            self.layer = torch.nn.Linear(data.channels * data.image_size**2, data.num_classes)
+            self.seen: list[torch.Tensor] = []
+
+        def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> torch.Tensor:
+            self.seen.append(batch[0])
+            images = batch[0] if self.takes_channels_last else batch[0].view(len(batch[0]), -1)  # as many models are written
+            return torch.nn.functional.cross_entropy(self.layer(images.flatten(1)), batch[1])
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    seen = []
+    for wanted in (False, True):
+        for augment in ("none", "simple", "three_augment"):
+            data = ImageDataModule("npz", str(tiny_npz), augment=augment)
+            module = Plain(data)
+            module.takes_channels_last = wanted
+            trainer(tmp_path, 1).fit(module, datamodule=data)
+            assert module.seen[0].is_contiguous(memory_format=torch.channels_last if wanted else torch.contiguous_format)
+            seen.append(module.seen[0])
+    assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_overfitting_a_batch_takes_the_same_one_each_epoch(tiny_npz: Path, tmp_path: Path, on_device: bool) -> None:
+    data, recorder = ImageDataModule("npz", str(tiny_npz), batch_size=16, on_device=on_device), Recorder()
+    run = trainer(tmp_path, 3, recorder)
+    run.overfit_batches = 1
+    run.limit_train_batches = 1
+    run.fit(model(data), datamodule=data)
+    assert len(recorder.batches) == 3
+    assert all(torch.equal(images, recorder.batches[0][0]) for images, _ in recorder.batches)
+
+
+def test_images_are_decoded_once_for_all_stages(tiny_npz: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ImageDataModule("npz", str(tiny_npz))
+    decoded: list[int] = []
+    image = type(data.train_data).image
+    monkeypatch.setattr(type(data.train_data), "image", lambda self, p: (decoded.append(p), image(self, p))[1])
+    run, module = trainer(tmp_path, 1), model(data)
+    run.fit(module, datamodule=data)
+    before = len(decoded)
+    monkeypatch.setattr("taggant_lightning.data.resident.IN_MEMORY_BYTES", 0)  # as a device that has filled since
+    run.test(module, datamodule=data, verbose=False)
+    run.validate(module, datamodule=data, verbose=False)
+    assert len(decoded) - before < 10  # sizes are asked of the first image
+
+
+def test_a_device_without_room_is_told_in_a_sentence(tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    data = ImageDataModule("npz", str(tiny_npz), on_device=True)
+    monkeypatch.setattr(type(data.train_data), "whole", full)
+    with pytest.raises(
+        TaggantError, match="on_device=True: cpu has no room for 0.0 GiB of images; write --data.on_device false"
+    ):
+        data.train_dataloader()
+
+
+def test_what_bounds_streaming(tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ImageDataModule("npz", str(tiny_npz), num_workers=2)
+    monkeypatch.setattr("taggant_lightning.data.resident.IN_MEMORY_BYTES", 0)
+    data.train_dataloader()
+    assert data.streams.startswith("images are decoded by 2 loader processes, as 0.0 GiB do not fit on the device: write")
+    data.on_device = True
+    data.train_dataloader()
+    assert data.streams == ""

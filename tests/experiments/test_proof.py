@@ -36,6 +36,16 @@ def test_commands_of_the_larger_profiles_are_ones(
     assert len(capsys.readouterr().out.splitlines()) > len(yaml.safe_load(TRAINED.read_text())["rows"])
 
 
+def test_no_time_at_all_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        proof.main(["--minutes", "0", "--out", "nowhere"])
+    assert "--minutes 0.0 must be positive" in capsys.readouterr().err
+
+
+def test_commands_of_a_folder_that_nothing_was_begun_in(tmp_path: Path) -> None:
+    assert proof.commands(tmp_path / "none") == []
+
+
 @pytest.mark.slow
 def test_time_ends_and_the_same_command_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)

@@ -236,3 +236,14 @@ def test_a_step_is_fused_on_cuda_unless_something_scales(tiny_npz: Path, tmp_pat
         assert not model._fused(torch.device("cpu"))
         model.trainer.precision_plugin.scaler = object()
         assert not model._fused(cuda)
+
+
+def test_contiguous_is_obeyed_whatever_images_come() -> None:
+    shapes: list[bool] = []
+    model = ImageClassifier("small_cnn", num_classes=3, image_size=8, memory_format="contiguous")
+    model.model[0].register_forward_pre_hook(lambda module, inputs: shapes.append(inputs[0].is_contiguous()))
+    model(torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last))
+    assert shapes == [True]
+    assert not model.takes_channels_last
+    assert ImageClassifier("small_cnn", num_classes=3, image_size=8).takes_channels_last
+    assert not ImageClassifier("small_vit", num_classes=3, image_size=8).takes_channels_last

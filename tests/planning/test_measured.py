@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from taggant_lightning.cli import main
+from taggant_lightning.errors import TaggantError
 from taggant_lightning.planning.building import build_model
 from taggant_lightning.planning.devices import device_of
 from taggant_lightning.planning.estimate import estimate
@@ -140,3 +141,12 @@ def test_a_plan_says_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixt
     shown = capsys.readouterr().out
     assert shown.count("estimated") == 4
     assert "Measured:" not in shown
+
+
+def test_files_of_another_form_and_without_rows(tmp_path: Path) -> None:
+    write(tmp_path, [TRAINED], [CRAFTED])
+    write(tmp_path, [{**TRAINED, "model_name": "other"}], [], hardware="8 x NVIDIA H200 NVL")
+    assert measured(Request(), H200, tmp_path).hardware == "1 x NVIDIA H200, torch 2.11.0"  # not that of rows of other models
+    (tmp_path / "9.json").write_text("{}")
+    with pytest.raises(TaggantError, match="9.json lacks hardware, versions, training, crafting; put files of"):
+        measured(Request(), H200, tmp_path)
