@@ -60,8 +60,9 @@ class ImageDataModule(pl.LightningDataModule):
             leaves them as they are. It takes the block lattice away that decoded JPEG files carry and perturbed ones do not.
         backend: `torch`, or `ffcv` (an extra): images are written once, raw, at side L, to a .beton file and read from there.
         beton: Folder of the .beton files.
-        on_device: Whether the images lie on the device as bytes, so that no step waits for them; None where those of a split
-            fit into a quarter of a GPU's free memory, or into 1 GiB of a CPU's. The others stream through loader processes.
+        on_device: Whether the images lie on the device as bytes, so that no step waits for them; otherwise they stream through
+            loader processes. None: where those of a split fit into a quarter of a GPU's free memory, or into 1 GiB of a CPU's.
+            They stay there as long as this module.
         queries: Flat folder of images without classes that `predict` answers, in alphabetical order, brought to `image_size` as
             keys are; None for the test split.
     """

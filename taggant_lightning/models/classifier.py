@@ -58,7 +58,8 @@ class ImageClassifier(pl.LightningModule):
         mixup: Parameter of mixup's Beta distribution; 0 for none.
         cutmix: Parameter of CutMix's Beta distribution; 0 for none. With both, each batch takes one with equal chance.
         memory_format: How images and weights lie in memory while a trainer runs: `contiguous`, `channels_last`, or `auto`,
-            which is channels_last for convolutional networks on a CUDA device. Checkpoints fit either.
+            which is channels_last for convolutional networks on a CUDA device, and for the images of our own ones on a CPU.
+            Checkpoints fit either.
         compile: Compile the forward pass of training steps (torch.compile). Validation, signing, detection and export see the
             model as it is, and so do checkpoints.
 
