@@ -133,7 +133,9 @@ def feeding(path: Path, batch: int, augment: str, device: str, rounds: int = 5) 
     data = ImageDataModule("npz", str(path), batch_size=batch, augment=augment)
 
     class Nothing(pl.LightningModule):
-        """Asks for batches and computes nothing; the epoch is timed from its first batch's request to its end."""
+        """Asks for batches as our convolutional networks do, and computes nothing; an epoch is timed from its first request."""
+
+        takes_channels_last = True
 
         def __init__(self) -> None:
             super().__init__()
