@@ -15,8 +15,10 @@ from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import centre, fit
 from taggant_lightning.data.sources import ArraySource, ImageSource
 from taggant_lightning.taggants import gradient_norms as tested
+from taggant_lightning.taggants import layer_rules
 from taggant_lightning.taggants.alignment import norm
-from taggant_lightning.taggants.gradient_norms import GradientNorms, gradient_norms, squared_products
+from taggant_lightning.taggants.gradient_norms import GradientNorms, gradient_norms
+from taggant_lightning.taggants.layer_rules import squared_products
 from taggant_lightning.taggants.objective import Surrogate
 
 CLASSES = 5
@@ -272,7 +274,7 @@ def test_strange_models_in_float64(name: str, ways: list[Any]) -> None:
 
 
 def test_a_cpus_own_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tested, "FEW_INPUTS", 0)
+    monkeypatch.setattr(layer_rules, "FEW_INPUTS", 0)
     for name in ("strided", "dilated", "even kernel", "reflecting"):
         check(Classifier(STRANGE[name]).double(), 8, 1e-9)
 
@@ -390,7 +392,7 @@ def test_batches_follow_the_side_and_the_users_bound() -> None:
 
 
 def test_small_buffers_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tested, "BUFFER", {"cpu": 1})
+    monkeypatch.setattr(layer_rules, "BUFFER", {"cpu": 1})
     check(Classifier(nn.Sequential(STRANGE["grouped"], Raw())).double(), 8, 1e-9)
 
 
