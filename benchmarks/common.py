@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,27 @@ from taggant_lightning import ImageClassifier, ImageDataModule, SignedDataModule
 from taggant_lightning.evidence.provenance import provenance
 
 EPOCHS, SIZE = 8, 16
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model whose speed is measured on random images, untrained.
+
+    Attributes:
+        name: model_name of ImageClassifier.
+        side: Of its input, in pixels.
+        options: timm's further arguments.
+        batch: Images of a training step.
+        images: Signing images of a key.
+    """
+
+    name: str
+    side: int = 32
+    options: dict[str, Any] | None = None
+    batch: int = 0
+    images: int = 0
+
+
 CIFAR: dict[str, Any] = {
     "source": "zip",
     "root": os.path.expandvars("$TAGGANT_DATA/cifar-100"),

@@ -12,13 +12,12 @@ compared with float32's on a few images: cosine, and share of signs.
 import argparse
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import write_figures
+from common import Subject, write_figures
 from torch import Tensor
 
 from taggant_lightning import ImageClassifier
@@ -29,31 +28,21 @@ from taggant_lightning.taggants.ranks import Team
 COMPARED = 16
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure: its name, side in pixels, signing images a key, and timm's further arguments."""
-
-    name: str
-    side: int
-    images: int
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def convolutional(self) -> bool:
-        """Whether channels last is tried."""
-        return "resnet" in self.name
-
-
 SUBJECTS = {
-    "cifar_resnet18": Subject("cifar_resnet18", 32, 100),
-    "vit_tiny, patches of 4": Subject("vit_tiny_patch16_224", 32, 100, {"patch_size": 4}),
-    "resnet50": Subject("resnet50", 224, 128),
-    "deit3_small": Subject("deit3_small_patch16_224", 224, 128),
+    "cifar_resnet18": Subject("cifar_resnet18", images=100),
+    "vit_tiny, patches of 4": Subject("vit_tiny_patch16_224", options={"patch_size": 4}, images=100),
+    "resnet50": Subject("resnet50", 224, images=128),
+    "deit3_small": Subject("deit3_small_patch16_224", 224, images=128),
 }
 WAYS: list[tuple[Derivative, Precision, bool]] = [
     ("exact", "32-true", False), ("exact", "32-true", True), ("exact", "bf16-mixed", False), ("exact", "bf16-mixed", True),
     ("difference", "32-true", False),
 ]  # fmt: skip
+
+
+def convolves(of: Subject) -> bool:
+    """Return whether channels last is tried, and differences are not: they fail at the kinks of ReLU."""
+    return "resnet" in of.name
 
 
 def timed(work: Callable[[], object], device: torch.device, count: int) -> tuple[float, float]:
@@ -76,7 +65,7 @@ def timed(work: Callable[[], object], device: torch.device, count: int) -> tuple
 def model_of(of: Subject, device: torch.device, *, channels_last: bool) -> ImageClassifier:
     """Return an untrained model on the device."""
     torch.manual_seed(0)
-    model = ImageClassifier(of.name, num_classes=100, image_size=of.side, model_kwargs=of.options or None)
+    model = ImageClassifier(of.name, num_classes=100, image_size=of.side, model_kwargs=of.options)
     lay_out(model.model, channels_last=channels_last)
     model._channels_last = channels_last  # a benchmark may: a CPU's default would not take it
     return model.to(device)
@@ -84,7 +73,7 @@ def model_of(of: Subject, device: torch.device, *, channels_last: bool) -> Image
 
 def training(of: Subject, count: int, device: torch.device) -> tuple[float, float]:
     """Time a training step of as many images."""
-    model = model_of(of, device, channels_last=of.convolutional).train()
+    model = model_of(of, device, channels_last=convolves(of)).train()
     gpu = device.type == "cuda"
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, fused=gpu)
     images, labels = torch.rand(count, 3, of.side, of.side, device=device), torch.randint(100, (count,), device=device)
@@ -122,13 +111,13 @@ def measure(title: str, of: Subject, device: torch.device, images: int | None) -
     """Return one model's rows."""
     count = images or of.images
     trained, peak = training(of, count, device)
-    base = {"model": title, "model_name": of.name, "image_size": of.side, "model_kwargs": of.options or None, "images": count}
+    base = {"model": title, "model_name": of.name, "image_size": of.side, "model_kwargs": of.options, "images": count}
     rows = [{**base, "step": "training", "milliseconds": trained, "peak_mib": peak}]
     print(f"{title}: training step {trained:.1f} ms, {peak:.0f} MiB", flush=True)
     wanted: Tensor | None = None
     for derivative, precision, channels_last in WAYS:
-        if (channels_last and not of.convolutional) or (derivative == "difference" and of.convolutional):
-            continue  # differences fail at the kinks of ReLU
+        if (channels_last and not convolves(of)) or (derivative == "difference" and convolves(of)):
+            continue
         if device.type == "cuda":
             torch.cuda.empty_cache()
         model = model_of(of, device, channels_last=channels_last).eval()

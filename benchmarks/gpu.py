@@ -15,39 +15,18 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from common import write_figures
+from common import Subject, write_figures
 
 from taggant_lightning import ImageClassifier
 from taggant_lightning.planning.devices import device_of
 from taggant_lightning.planning.steps import count_model
 from taggant_lightning.taggants.objective import Derivative, Objective, SigningImages, Surrogate, View
 from taggant_lightning.taggants.ranks import Team
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure.
-
-    Attributes:
-        name: model_name of ImageClassifier.
-        side: Of its input, in pixels.
-        options: timm's further arguments.
-        batch: Images of a training step.
-        images: Signing images of a key.
-    """
-
-    name: str
-    side: int
-    options: dict[str, Any] | None
-    batch: int
-    images: int
-
 
 MODELS = {
     "cifar_resnet18": Subject("cifar_resnet18", 32, None, 128, 250),

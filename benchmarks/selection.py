@@ -14,12 +14,11 @@ import copy
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from common import write_figures
+from common import Subject, write_figures
 from numpy.typing import NDArray
 
 from taggant_lightning import ImageClassifier
@@ -32,31 +31,14 @@ from taggant_lightning.taggants.objective import Surrogate
 CLASSES = 100
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model to measure.
-
-    Attributes:
-        name: model_name of ImageClassifier.
-        side: Of its input, in pixels.
-        options: timm's further arguments.
-        share: Of the images asked for that it takes.
-    """
-
-    name: str
-    side: int = 32
-    options: dict[str, Any] = field(default_factory=dict)
-    share: float = 1.0
-
-
 SMALL = {
     "ResNet-18": Subject("cifar_resnet18"),
     "ViT-tiny, patches of 4": Subject("vit_tiny_patch16_224", options={"patch_size": 4}),
     "small CNN": Subject("small_cnn"),
 }
 LARGE = {
-    "ViT-S, 224×224": Subject("vit_small_patch16_224", 224, share=0.25),
-    "ResNet-50, 224×224": Subject("resnet50", 224, share=0.25),
+    "ViT-S, 224×224": Subject("vit_small_patch16_224", 224),
+    "ResNet-50, 224×224": Subject("resnet50", 224),
 }
 
 
@@ -84,11 +66,12 @@ def timed(work: Callable[[], NDArray[np.float64]], device: torch.device, rounds:
 def measure(title: str, of: Subject, device: torch.device, images: int, singles: int, exact: int) -> dict[str, Any]:
     """Return one model's row."""
     torch.manual_seed(0)
-    model = ImageClassifier(of.name, num_classes=CLASSES, image_size=of.side, channels=3, model_kwargs=of.options or None)
+    model = ImageClassifier(of.name, num_classes=CLASSES, image_size=of.side, channels=3, model_kwargs=of.options)
     model.eval().to(device)
     surrogate = Surrogate(model, list(model.parameters()))
-    count = max(1, int(images * of.share))
-    few = min(count, max(1, int(singles * of.share)))
+    share = 1 if of.side < 224 else 0.25  # of the images asked for: photographs take longer
+    count = max(1, int(images * share))
+    few = min(count, max(1, int(singles * share)))
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (count, 3, of.side, of.side), dtype=np.uint8)
     source = ArraySource(pixels, np.arange(count) % CLASSES, [str(i) for i in range(CLASSES)])
