@@ -71,7 +71,7 @@ def main(words: Sequence[str] | None = None) -> int:
         status = running.poll()
         if status is None:
             running.send_signal(signal.SIGINT)
-            status = subprocess.run([*sweep, "--gather"]).returncode  # noqa: S603  # while the others end
+            status = subprocess.run([*sweep, "--gather"]).returncode  # noqa: S603  # our own command, while the others end
             print(f"proof: {arguments.minutes} minutes are over; the same command goes on where this one stopped", flush=True)
         (arguments.out / "commands.json").write_text(json.dumps(commands(arguments.runs), indent=1))
     finally:

@@ -105,7 +105,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise TaggantError(f"on_device={on_device} is for backend=torch; backend={backend} streams from its file")
         self._resident: dict[tuple[Split, torch.device], Resident] = {}
         self._numbers: tuple[int, Tensor] | None = None
-        self.streams = ""
+        self.slowed_by = ""  # what bounds the speed of training images that stream, a sentence; nothing on the device
 
     @cached_property
     def train_source(self) -> ImageSource:
@@ -210,16 +210,16 @@ class ImageDataModule(pl.LightningDataModule):
         train, data = split == "train", self._data(split)
         position = self._position if train else None
         # Whoever overfits a few batches wants the same ones each epoch.
-        shuffle = train and not (self.trainer is not None and self.trainer.overfit_batches > 0)  # type: ignore[attr-defined]
+        shuffle = train and not (self.trainer is not None and self.trainer.overfit_batches > 0)  # type: ignore[attr-defined]  # set at run time
         sampler = SeededSampler(len(data), seed=self.seed, shuffle=shuffle, pad=train, position=position)
         if train:
-            self.streams = ""
+            self.slowed_by = ""
         if self.backend == "ffcv":
             from taggant_lightning.data.beton import BetonLoader
 
             path = self.beton_path(split)
             if train:
-                self.streams = (
+                self.slowed_by = (
                     f"images stream from {path.name}, by {max(1, self.num_workers)} threads: write a larger --data.num_workers"
                 )
             return BetonLoader(data, path, batch_size=self.batch_size, sampler=sampler, workers=self.num_workers)
@@ -231,7 +231,7 @@ class ImageDataModule(pl.LightningDataModule):
             return ResidentLoader(self._resident[split, device], batch_size=self.batch_size, sampler=sampler)
         if train:
             why = "as asked for" if self.on_device is False else f"as {data.bytes / 2**30:.1f} GiB do not fit on the device"
-            self.streams = (
+            self.slowed_by = (
                 f"images are decoded by {self.num_workers or 'no'} loader processes, {why}: write --data.num_workers N, up to "
                 "the number of cores, a smaller load_size, or --data.backend ffcv"
             )

@@ -75,9 +75,9 @@ class Throughput(Callback):
             pl_module.log("train/images_per_second", self.rate, reduce_fx="sum", sync_dist=True)
             pl_module.log("train/data_wait", self.wait, sync_dist=True)
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by the data connector
-        if isinstance(data, ImageDataModule) and data.streams and self.wait > LONG and not self._told:
+        if isinstance(data, ImageDataModule) and data.slowed_by and self.wait > LONG and not self._told:
             self._told = True
-            rank_zero_info(f"taggant: training waits for data {self.wait:.0%} of the time; {data.streams}")
+            rank_zero_info(f"taggant: training waits for data {self.wait:.0%} of the time; {data.slowed_by}")
 
 
 def count(batch: Any) -> int:

@@ -293,7 +293,7 @@ def test_what_bounds_streaming(tiny_npz: Path, monkeypatch: pytest.MonkeyPatch) 
     data = ImageDataModule("npz", str(tiny_npz), num_workers=2)
     monkeypatch.setattr("taggant_lightning.data.resident.IN_MEMORY_BYTES", 0)
     data.train_dataloader()
-    assert data.streams.startswith("images are decoded by 2 loader processes, as 0.0 GiB do not fit on the device: write")
+    assert data.slowed_by.startswith("images are decoded by 2 loader processes, as 0.0 GiB do not fit on the device: write")
     data.on_device = True
     data.train_dataloader()
-    assert data.streams == ""
+    assert data.slowed_by == ""
