@@ -352,7 +352,7 @@ def _fresh(model: Model) -> dict[str, Any]:
 
 def _dates(given: "Given") -> dict[str, str | None]:
     """Return the dates that `keys verify` wants; those of a beacon only where the keys have one."""
-    beacon = {"promised": given.promised, "beacon": given.beacon} if "beacon" in (given.header or {}) else {}
+    beacon = {"promised": given.promised, "beacon": given.beacon} if (given.header or {}).get("beacon") else {}
     return {**beacon, "committed": given.committed, "released": given.released}
 
 

@@ -17,12 +17,12 @@ PROMISE = b"taggant-lightning/promise/v1"
 
 
 def batch_seed(secret: bytes, batch: int) -> bytes:
-    """Return what is promised for one batch, 32 bytes; it follows from the secret alone."""
+    """Return what format v1 promises for one batch, 32 bytes; it follows from the secret alone."""
     return expand(secret, "seed", b"", batch, 32)
 
 
 def seed_digest(seed: bytes, batch: int) -> str:
-    """Return the digest of a batch's seed, 64 hexadecimal digits; it stands in the header."""
+    """Return the digest of a batch's seed, 64 hexadecimal digits; it stands in the header of format v1."""
     return hashlib.sha256(absorb(SEED, batch.to_bytes(8, "big"), seed)).hexdigest()
 
 
@@ -32,14 +32,12 @@ def normal(value: str) -> str:
     return joined if joined.isascii() and joined.isalnum() else ""
 
 
-def describe_beacon(value: str, source: str, secret: bytes, num_batches: int) -> dict[str, Any]:
+def describe_beacon(value: str, source: str) -> dict[str, Any]:
     """Return the header's `beacon`.
 
     Args:
         value: The public random value, letters and digits; spaces and case do not count, so nobody chooses among spellings.
         source: Which value it is and when it will be public, as it was promised.
-        secret: The secret that was promised.
-        num_batches: Number of batches that was promised.
 
     Raises:
         TaggantError: If the value has other characters, or value or source is empty.
@@ -48,11 +46,12 @@ def describe_beacon(value: str, source: str, secret: bytes, num_batches: int) ->
         raise TaggantError(f"beacon={value!r} must be letters and digits, as the beacon has published them")
     if not source.strip():
         raise TaggantError("beacon-source is empty; write which public value it is and when it is published")
-    return {
-        "value": normal(value),
-        "source": source,
-        "seeds": [seed_digest(batch_seed(secret, b), b) for b in range(num_batches)],
-    }
+    return {"value": normal(value), "source": source}
+
+
+def describe_seeds(secret: bytes, num_batches: int) -> list[str]:
+    """Return the `seeds` of the beacon of a header of format v1: a digest for each batch."""
+    return [seed_digest(batch_seed(secret, b), b) for b in range(num_batches)]
 
 
 def promise_of(header: dict[str, Any]) -> str:
@@ -61,6 +60,6 @@ def promise_of(header: dict[str, Any]) -> str:
     return hashlib.sha256(absorb(PROMISE, canonical_json(before))).hexdigest()
 
 
-def beacon_secret(header: dict[str, Any], seed: bytes, batch: int) -> bytes:
-    """Return the secret of a batch of a KeySet with a beacon: from the promised seed and, by the header, the public value."""
+def secret_of_seed(header: dict[str, Any], seed: bytes, batch: int) -> bytes:
+    """Return the secret of a batch, 32 bytes: from its seed and, by the header, the public value where there is one."""
     return expand(seed, "batch", canonical_json(header), batch, 32)

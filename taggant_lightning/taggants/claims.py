@@ -186,7 +186,7 @@ def _public_secret(keys: Revealed) -> Finding:
 
 
 def _choice(keys: Revealed, evidence: Evidence) -> Finding:
-    if "beacon" not in keys.header:
+    if keys.header.get("beacon") is None:
         said = (
             "nothing shows that secrets were not tried before the commitment, against models like the suspect; train models on "
             "the originals and ask them the same keys"

@@ -1,4 +1,4 @@
-"""Commitment format v1: a hash that binds a KeySet before the release is published; specified in docs/commitment.md.
+"""The commitment: a hash that binds a KeySet before the release is published; specified in docs/commitment.md.
 
 One salted SHA-256 leaf a key, a Merkle root over the leaves, and a header. A single key can later be revealed with its salt
 and its path, and the others stay secret.
@@ -73,6 +73,27 @@ def root_from_path(start: bytes, path: Sequence[tuple[str, bytes]]) -> bytes:
     for side, neighbour in path:
         node = _join(neighbour, node) if side == "left" else _join(node, neighbour)
     return node
+
+
+def spelled_place(sides: Sequence[str], count: int) -> int:
+    """Return the leaf's place that the sides of a path spell, in a tree over `count` leaves; −1 where none fits.
+
+    Args:
+        sides: `left` or `right` from the leaf upwards, as `merkle_path` gives them.
+        count: Number of leaves, from 1.
+    """
+    widths = [count]
+    while widths[-1] > 1:
+        widths.append((widths[-1] + 1) // 2)
+    left, place = list(sides), 0
+    for width in reversed(widths[:-1]):  # from the root down: which of a node's children, where it has two
+        if 2 * place + 1 == width:
+            place = 2 * place
+        elif not left or (side := left.pop()) not in ("left", "right"):
+            return -1
+        else:
+            place = 2 * place + (side == "left")
+    return -1 if left else place
 
 
 def _join(left: bytes, right: bytes) -> bytes:

@@ -5,10 +5,18 @@ from typing import Any
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.taggants.beacon import normal
 from taggant_lightning.taggants.primary import check_test
+from taggant_lightning.taggants.seeds import FORMAT
 
-FORMAT = "taggant-lightning/keyset/v1"
+FORMAT_1 = "taggant-lightning/keyset/v1"  # read, and never drawn any more
+USES = ("rest", "one")  # what a use asks: all batches that are still secret, or one batch
 LARGEST = 10**7  # of keys, classes, pixels: far above use, far below what a machine chokes on
 _ENTRIES = {"format", "num_keys", "num_classes", "shape", "test", "batches", "derivation", "statement", "demo_only"}
+_OF_VERSION = {FORMAT_1: set[str](), FORMAT: {"uses", "seeds", "beacon"}}
+
+
+def is_first_version(header: dict[str, Any]) -> bool:
+    """Return whether a header is of format v1, in which nothing ties the secrets of several batches together."""
+    return bool(header["format"] == FORMAT_1)
 
 
 def check_header(header: Any) -> None:
@@ -17,9 +25,14 @@ def check_header(header: Any) -> None:
     Raises:
         TaggantError: With the entry that is missing, unknown, or of a wrong type or value.
     """
-    if not isinstance(header, dict) or not _ENTRIES <= set(header) <= _ENTRIES | {"beacon"}:
+    if not isinstance(header, dict) or not set(header) >= _ENTRIES:
         raise TaggantError(f"the header is none of a KeySet: it needs {', '.join(sorted(_ENTRIES))}")
-    _demand(header["format"] == FORMAT, "format", header["format"], f"this program reads {FORMAT}")
+    version = header["format"]
+    known = isinstance(version, str) and version in _OF_VERSION
+    _demand(known, "format", version, f"this program reads {FORMAT} and {FORMAT_1}")
+    entries = _ENTRIES | _OF_VERSION[version]
+    if not entries <= set(header) <= entries | {"beacon"}:
+        raise TaggantError(f"the header is none of {version}: it needs {', '.join(sorted(entries))}")
     for name, least in (("num_keys", 1), ("num_classes", 2)):
         _demand(_whole(header[name], least), name, header[name], f"a whole number from {least}")
     shape, batches = header["shape"], header["batches"]
@@ -33,8 +46,14 @@ def check_header(header: Any) -> None:
         check_test(header["test"], header["num_classes"])
     except (KeyError, TypeError, AttributeError):
         raise TaggantError(f"the header's test={header['test']!r} is none that this program knows") from None
-    if "beacon" in header:
-        _check_beacon(header["beacon"], len(batches))
+    if is_first_version(header):
+        if "beacon" in header:
+            _check_beacon(header["beacon"], len(batches))
+        return
+    _demand(isinstance(header["uses"], str) and header["uses"] in USES, "uses", header["uses"], f"one of {', '.join(USES)}")
+    _demand(_hex(header["seeds"]), "seeds", header["seeds"], "64 hexadecimal digits in lower case")
+    if header["beacon"] is not None:
+        _check_beacon(header["beacon"], None)
 
 
 def _check_derivation(derivation: Any, side: int) -> None:
@@ -49,12 +68,15 @@ def _check_derivation(derivation: Any, side: int) -> None:
     _demand(fits, "derivation", derivation, "noise with its grid, or images with count and sha256")
 
 
-def _check_beacon(beacon: Any, batches: int) -> None:
-    fits = isinstance(beacon, dict) and set(beacon) == {"value", "source", "seeds"}
+def _check_beacon(beacon: Any, batches: int | None) -> None:
+    """Check the beacon of a header; in v1 it has the digest of each batch's seed."""
+    names = {"value", "source"} if batches is None else {"value", "source", "seeds"}
+    fits = isinstance(beacon, dict) and set(beacon) == names
     fits = fits and isinstance(beacon["value"], str) and isinstance(beacon["source"], str) and bool(beacon["source"].strip())
     fits = fits and normal(beacon["value"]) == beacon["value"]  # another spelling would be another try
-    fits = fits and isinstance(beacon["seeds"], list) and len(beacon["seeds"]) == batches and all(map(_hex, beacon["seeds"]))
-    _demand(fits, "beacon", beacon, "value (letters and digits in lower case), source and one seed a batch")
+    if fits and batches is not None:
+        fits = isinstance(beacon["seeds"], list) and len(beacon["seeds"]) == batches and all(map(_hex, beacon["seeds"]))
+    _demand(fits, "beacon", beacon, f"an object of {', '.join(sorted(names))}, its value letters and digits in lower case")
 
 
 def _whole(value: Any, least: int) -> bool:

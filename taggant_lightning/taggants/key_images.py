@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
-from taggant_lightning.taggants.beacon import batch_seed, beacon_secret
+from taggant_lightning.taggants import beacon, seeds
 from taggant_lightning.taggants.derivation import expand, grid_image, uniform_below
+from taggant_lightning.taggants.header import is_first_version
 
 
 def describe(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.uint8] | None, blend: int) -> dict[str, Any]:
@@ -36,11 +37,13 @@ def describe(grid: int | None, shape: tuple[int, int, int], source: NDArray[np.u
 def batch_secret(header: dict[str, Any], secret: bytes, batch: int) -> bytes:
     """Return what the keys of one batch are derived from, so that a batch can be revealed and recomputed by itself.
 
-    With one batch that is the secret; with several each has 32 bytes of its own, from which no other's follow; with a beacon
-    these follow from the batch's promised seed.
+    It follows from the batch's seed. In format v1 without a beacon there are none: one batch takes the secret itself, and
+    several have 32 bytes each that nothing ties to one another.
     """
+    if not is_first_version(header):
+        return beacon.secret_of_seed(header, seeds.batch_seed(secret, batch), batch)
     if "beacon" in header:
-        return beacon_secret(header, batch_seed(secret, batch), batch)
+        return beacon.secret_of_seed(header, beacon.batch_seed(secret, batch), batch)
     if len(header["batches"]) == 1:
         return secret
     return expand(secret, "batch", canonical_json(header), batch, 32)

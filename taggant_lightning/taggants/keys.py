@@ -18,11 +18,12 @@ from taggant_lightning.files import (
     write_secret,
     write_secret_json,
 )
-from taggant_lightning.taggants.beacon import describe_beacon
+from taggant_lightning.taggants.beacon import describe_beacon, describe_seeds
 from taggant_lightning.taggants.commitment import commitment, leaf
-from taggant_lightning.taggants.header import FORMAT, check_header
+from taggant_lightning.taggants.header import FORMAT_1, USES, check_header, is_first_version
 from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
 from taggant_lightning.taggants.primary import TOP_K, arguments_of, make_test
+from taggant_lightning.taggants.seeds import FORMAT, seeds_root
 
 MIN_SECRET_BYTES = 16
 _FILES = ("keyset.json", "keys.safetensors", "secret.hex")
@@ -60,9 +61,11 @@ class KeySet:
         blend: int = 1,
         batches: Sequence[int] | None = None,
         statement: str = "",
+        uses: str = "rest",
         beacon: tuple[str, str] | None = None,
         secret: bytes | None = None,
         demo_only: bool = False,
+        version: int = 2,
     ) -> "KeySet":
         """Derive a KeySet from a secret, a fresh one unless given.
 
@@ -82,10 +85,13 @@ class KeySet:
             blend: How many of the source images are averaged to make a key; 1 for the images themselves.
             batches: Sizes of the ordered batches that keys are revealed in; they add up to K. None for one batch.
             statement: The dataset in words.
+            uses: What a use asks: `rest`, all batches that are still secret, or `one`, a single batch. Which ones is left to
+                the claimant, so the p-value is multiplied by the number of batches.
             beacon: A public random value, published after everything else was promised (`beacon.promise_of`), and which one it
                 is, as promised; so nobody can say that secrets were tried beforehand. None for keys from the secret alone.
             secret: At least 16 bytes; None draws 32 from the operating system.
             demo_only: Marks a secret that others can guess; claims refuse it.
+            version: Of the format; 1 only to compute again what an earlier program drew.
 
         Raises:
             TaggantError: If an argument lies outside its range.
@@ -105,8 +111,10 @@ class KeySet:
         secret = secrets.token_bytes(32) if secret is None else secret
         if len(secret) < MIN_SECRET_BYTES:
             raise TaggantError(f"the secret has {8 * len(secret)} bits; use {8 * MIN_SECRET_BYTES} or more")
+        if uses not in USES:
+            raise TaggantError(f"uses={uses!r} is unknown; write one of {', '.join(USES)}")
         header: dict[str, Any] = {
-            "format": FORMAT,
+            "format": FORMAT_1 if version == 1 else FORMAT,
             "num_keys": num_keys,
             "num_classes": num_classes,
             "shape": list(shape),
@@ -116,8 +124,11 @@ class KeySet:
             "statement": statement,
             "demo_only": demo_only,
         }
-        if beacon is not None:
-            header["beacon"] = describe_beacon(*beacon, secret, len(sizes))
+        said = None if beacon is None else describe_beacon(*beacon)
+        if version != 1:
+            header |= {"uses": uses, "seeds": seeds_root(secret, len(sizes)), "beacon": said}
+        elif said is not None:
+            header["beacon"] = {**said, "seeds": describe_seeds(secret, len(sizes))}
         of_batch = key_secrets(header, secret)
         if source_images is None:
             images = np.stack([noise_image(header, of_batch[i], i) for i in range(num_keys)])
@@ -226,10 +237,8 @@ class KeySet:
         Raises:
             TaggantError: If labels, noise images or the commitment do not follow from the secret.
         """
-        if "beacon" in self.header:
-            said = self.header["beacon"]
-            if describe_beacon(said["value"], said["source"], self.secret, len(self.header["batches"])) != said:
-                raise TaggantError("the header's promise does not follow from the secret; the key files are damaged or forged")
+        if not _seeds_follow(self.header, self.secret):
+            raise TaggantError("the header's seeds do not follow from the secret; the key files are damaged or forged")
         noise, of_batch = self.header["derivation"]["source"] == "noise", key_secrets(self.header, self.secret)
         for i, (image, label) in enumerate(zip(self.images, self.labels, strict=True)):
             if draw_label(self.header, of_batch[i], i) != label:
@@ -314,6 +323,7 @@ def redraw(
     if beacon is None:  # otherwise a value stands in for the one that is not known yet
         check_header(header)
     derivation, said = header["derivation"], header.get("beacon")
+    version = 1 if is_first_version(header) else 2
     return KeySet.draw(
         num_keys=header["num_keys"],
         num_classes=header["num_classes"],
@@ -324,10 +334,20 @@ def redraw(
         blend=derivation.get("blend", 1),
         batches=header["batches"],
         statement=header["statement"],
+        uses=header.get("uses", "rest"),
         beacon=None if said is None else (said["value"] if beacon is None else beacon, said["source"]),
         secret=secret,
         demo_only=header["demo_only"],
+        version=version,
     )
+
+
+def _seeds_follow(header: dict[str, Any], secret: bytes) -> bool:
+    """Return whether what a header says of its batches' seeds follows from the secret; without any that is so."""
+    count = len(header["batches"])
+    if not is_first_version(header):
+        return bool(header["seeds"] == seeds_root(secret, count))
+    return "beacon" not in header or header["beacon"]["seeds"] == describe_seeds(secret, count)
 
 
 def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...]) -> None:

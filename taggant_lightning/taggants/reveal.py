@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.files import read_json
-from taggant_lightning.taggants.beacon import batch_seed, beacon_secret, seed_digest
-from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path
-from taggant_lightning.taggants.header import check_header
+from taggant_lightning.taggants import beacon, seeds
+from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path, spelled_place
+from taggant_lightning.taggants.header import check_header, is_first_version
 from taggant_lightning.taggants.key_images import batch_secret, draw_label, draw_salt, noise_image
 from taggant_lightning.taggants.keys import KeySet
 
-FORMAT = "taggant-lightning/reveal/v1"
+FORMAT, FORMAT_1 = "taggant-lightning/reveal/v2", "taggant-lightning/reveal/v1"
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,14 @@ class Revealed:
         commitment: What header and keys lead to, 64 hexadecimal digits.
         images: (C, H, W) uint8 by the key's number.
         labels: Label by the key's number.
+        tied: Whether it is shown that the secrets of all batches were fixed together.
     """
 
     header: dict[str, Any]
     commitment: str
     images: dict[int, NDArray[np.uint8]]
     labels: dict[int, int]
+    tied: bool = True
 
     @classmethod
     def of(cls, keys: KeySet) -> "Revealed":
@@ -61,7 +63,8 @@ def reveal(keys: KeySet, batch: int, ledger: Ledger) -> dict[str, Any]:
         ledger: The KeySet's; a batch that was revealed before is not entered twice.
 
     Returns:
-        JSON: header, commitment, the batch's secret, and each of its keys with image, label, salt and path to the root.
+        JSON: header, commitment, the batch's seed with its path to the root of all seeds, and each of its keys with image,
+        label, salt and path to the root. Of a KeySet of format v1: the batch's secret, and its seed where it has one.
 
     Raises:
         TaggantError: If the batch does not exist, or one before it is still secret.
@@ -76,12 +79,10 @@ def reveal(keys: KeySet, batch: int, ledger: Ledger) -> dict[str, Any]:
         ledger.append("reveal", batch=batch)
     leaves, salts = keys.leaves(), keys.salts()
     return {
-        "format": FORMAT,
         "header": keys.header,
         "commitment": keys.commitment,
         "batch": batch,
-        "secret": batch_secret(keys.header, keys.secret, batch).hex(),
-        **({"seed": batch_seed(keys.secret, batch).hex()} if "beacon" in keys.header else {}),
+        **_opening(keys, batch),
         "keys": [
             {
                 "number": number,
@@ -93,6 +94,17 @@ def reveal(keys: KeySet, batch: int, ledger: Ledger) -> dict[str, Any]:
             for number in numbers
         ],
     }
+
+
+def _opening(keys: KeySet, batch: int) -> dict[str, Any]:
+    """Return what the keys of a batch are derived from, as a reveal shows it."""
+    header, secret = keys.header, keys.secret
+    if not is_first_version(header):
+        path = seeds.seed_path(secret, len(keys.batches), batch)
+        shown = [[side, node.hex()] for side, node in path]
+        return {"format": FORMAT, "seed": seeds.batch_seed(secret, batch).hex(), "seed_path": shown}
+    seed = {"seed": beacon.batch_seed(secret, batch).hex()} if "beacon" in header else {}
+    return {"format": FORMAT_1, "secret": batch_secret(header, secret, batch).hex(), **seed}
 
 
 def read_reveals(paths: Sequence[str | Path]) -> Revealed:
@@ -113,21 +125,21 @@ def read_reveals(paths: Sequence[str | Path]) -> Revealed:
             )
     images = {number: image for one in found for number, image in one.images.items()}
     labels = {number: label for one in found for number, label in one.labels.items()}
-    return Revealed(first.header, first.commitment, images, labels)
+    return Revealed(first.header, first.commitment, images, labels, first.tied)
 
 
 def _read(path: Path) -> Revealed:
     stored = read_json(path, what="reveal")
     try:
-        if stored["format"] != FORMAT:
-            raise TaggantError(f"reveal={path} has the format {stored['format']!r}; this program reads {FORMAT}")
+        if stored["format"] not in (FORMAT, FORMAT_1):
+            raise TaggantError(f"reveal={path} has the format {stored['format']!r}; this program reads {FORMAT} and {FORMAT_1}")
         header, batch = stored["header"], stored["batch"]
         check_header(header)
         if type(batch) is not int or not 0 <= batch < len(header["batches"]):
             raise TaggantError(f"reveal={path}: batch={batch!r} is none of this KeySet")
-        shape, of_batch = tuple(header["shape"]), bytes.fromhex(stored["secret"])
-        if "beacon" in header and not _promised(header, bytes.fromhex(stored["seed"]), of_batch, batch):
-            raise TaggantError(f"reveal={path}: the batch's secret does not follow from the promised seed and the beacon")
+        if (stored["format"] == FORMAT_1) != is_first_version(header):
+            raise TaggantError(f"reveal={path} has the format {stored['format']!r}, and its header {header['format']!r}")
+        shape, of_batch = tuple(header["shape"]), _secret_of(stored, path)
         images, labels = {}, {}
         for key in stored["keys"]:
             number, label = key["number"], key["label"]
@@ -140,10 +152,14 @@ def _read(path: Path) -> Revealed:
                 raise TaggantError(
                     f"reveal={path}: key {number} does not follow from the batch's secret; it is forged or damaged"
                 )
-            if _position(key["path"], header["num_keys"]) != number or commitment_of_root(header, root) != stored["commitment"]:
+            if (
+                spelled_place([side for side, _ in key["path"]], header["num_keys"]) != number
+                or commitment_of_root(header, root) != stored["commitment"]
+            ):
                 raise TaggantError(f"reveal={path}: key {number} does not lead to the commitment; it is forged or damaged")
             images[number], labels[number] = image, label
-        revealed_keys = Revealed(header, stored["commitment"], images, labels)
+        tied = not is_first_version(header) or "beacon" in header or len(header["batches"]) == 1
+        revealed_keys = Revealed(header, stored["commitment"], images, labels, tied)
         if sorted(images) != list(revealed_keys.batches[batch]) or len(images) != len(stored["keys"]):
             raise TaggantError(f"reveal={path} holds keys {sorted(images)} and not the whole batch {stored['batch']}")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
@@ -153,9 +169,23 @@ def _read(path: Path) -> Revealed:
     return revealed_keys
 
 
-def _promised(header: dict[str, Any], seed: bytes, of_batch: bytes, batch: int) -> bool:
-    """Return whether a batch's secret is what its promised seed and the beacon give."""
-    return header["beacon"]["seeds"][batch] == seed_digest(seed, batch) and beacon_secret(header, seed, batch) == of_batch
+def _secret_of(stored: dict[str, Any], path: Path) -> bytes:
+    """Return the batch's secret that a reveal shows, if it is the one that the header fixes."""
+    header, batch = stored["header"], stored["batch"]
+    if not is_first_version(header):
+        seed, steps = bytes.fromhex(stored["seed"]), [(side, bytes.fromhex(node)) for side, node in stored["seed_path"]]
+        if not seeds.belongs(header, seed, batch, steps):
+            raise TaggantError(
+                f"reveal={path}: the batch's seed does not lead to the seeds of the header; it is forged or damaged"
+            )
+        return beacon.secret_of_seed(header, seed, batch)
+    secret = bytes.fromhex(stored["secret"])
+    if "beacon" in header:
+        seed = bytes.fromhex(stored["seed"])
+        promised = header["beacon"]["seeds"][batch] == beacon.seed_digest(seed, batch)
+        if not promised or beacon.secret_of_seed(header, seed, batch) != secret:
+            raise TaggantError(f"reveal={path}: the batch's secret does not follow from the promised seed and the beacon")
+    return secret
 
 
 def _follows(header: dict[str, Any], of_batch: bytes, number: int, image: NDArray[np.uint8], label: int, salt: bytes) -> bool:
@@ -166,16 +196,3 @@ def _follows(header: dict[str, Any], of_batch: bytes, number: int, image: NDArra
         and draw_salt(header, of_batch, number) == salt
         and (not noise or np.array_equal(noise_image(header, of_batch, number), image))
     )
-
-
-def _position(path: Sequence[Sequence[str]], count: int) -> int:
-    """Return the leaf's place that the sides of a path spell, in a tree over `count` leaves; −1 where none fits."""
-    for place in range(count):
-        sides, position, width = [], place, count
-        while width > 1:
-            if position ^ 1 < width:
-                sides.append("left" if position & 1 else "right")
-            position, width = position // 2, (width + 1) // 2
-        if sides == [side for side, _ in path]:
-            return place
-    return -1

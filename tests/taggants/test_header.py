@@ -18,6 +18,9 @@ def test_what_is_drawn_is_well_formed() -> None:
     for test in ("binomial_top_k", "rank_score", "sequential_top_k"):
         check_header(KeySet.draw(num_keys=2, num_classes=5, shape=(3, 4, 4), test=test).header)
     check_header(KEYS.header)
+    older = {"num_keys": 2, "num_classes": 5, "shape": (3, 4, 4), "version": 1}
+    check_header(KeySet.draw(**older).header)
+    check_header(KeySet.draw(**older, beacon=("ab12", "round 1")).header)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,8 @@ def test_what_is_drawn_is_well_formed() -> None:
         (("test", "name"), "best"), (("derivation",), 5), (("derivation", "grid"), 5), (("derivation", "grid"), 0),
         (("derivation", "source"), "images"), (("derivation", "more"), 1), (("beacon",), []), (("beacon", "value"), "AB12"),
         (("beacon", "value"), "a b12"), (("beacon", "source"), " "), (("beacon", "seeds"), ["00" * 32]), (("more",), 1),
+        (("seeds",), "00"), (("seeds",), None),
+        (("uses",), "best"), (("uses",), ["rest"]), (("format",), []), (("format",), "taggant-lightning/keyset/v1"),
     ],
 )  # fmt: skip
 def test_what_is_not(path: tuple[str, ...], value: Any) -> None:

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.taggants import derivation
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants import derivation, seeds
+from taggant_lightning.taggants.keys import KeySet, redraw
 
-VECTOR = json.loads((Path(__file__).parent.parent / "data_files" / "commitment_v1.json").read_text())
+FILES = Path(__file__).parent.parent / "data_files"
+VECTOR = json.loads((FILES / "commitment_v1.json").read_text())
+VECTOR_2 = json.loads((FILES / "commitment_v2.json").read_text())
 
 
 def field(*parts: bytes) -> bytes:
@@ -24,9 +26,7 @@ def field(*parts: bytes) -> bytes:
 
 
 def test_stored_vector() -> None:
-    keys = KeySet.draw(
-        num_keys=3, num_classes=10, shape=(1, 4, 4), grid=2, statement="test vector", secret=bytes.fromhex(VECTOR["secret"])
-    )
+    keys = redraw(VECTOR["header"], bytes.fromhex(VECTOR["secret"]))
     assert keys.header == VECTOR["header"]
     assert keys.labels.tolist() == VECTOR["labels"]
     assert [i.tobytes().hex() for i in keys.images] == VECTOR["images_hex"]
@@ -34,7 +34,7 @@ def test_stored_vector() -> None:
 
 
 def test_stored_vector_from_the_document_alone() -> None:
-    """docs/commitment.md is enough to recompute everything, with hashlib and nothing of ours."""
+    """docs/commitment.md is enough to recompute a KeySet of v1, with hashlib and nothing of ours."""
     header = json.dumps(VECTOR["header"], sort_keys=True, separators=(",", ":")).encode()
     secret = bytes.fromhex(VECTOR["secret"])
 
@@ -64,6 +64,63 @@ def test_stored_vector_from_the_document_alone() -> None:
     root = hashlib.sha256(field(node, hashlib.sha256(field(node, *leaves[:2])).digest(), leaves[2])).digest()
     commitment = hashlib.sha256(field(b"taggant-lightning/commitment/v1/root", header, root)).hexdigest()
     assert commitment == VECTOR["commitment"]
+
+
+@pytest.mark.parametrize("vector", VECTOR_2, ids=[v["header"]["statement"] for v in VECTOR_2])
+def test_stored_vectors_of_v2_from_the_document_alone(vector: dict[str, Any]) -> None:
+    """Batches, a beacon, floats and other alphabets: all of v2 again, with hashlib and nothing of ours."""
+    shown, secret = vector["header"], bytes.fromhex(vector["secret"])
+    keys = redraw(shown, secret)
+    assert (keys.header, keys.commitment) == (shown, vector["commitment"])
+    header = json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+    number = lambda n: n.to_bytes(8, "big")  # noqa: E731
+
+    def stream(of: bytes, purpose: bytes, context: bytes, index: int, length: int) -> bytes:
+        message = field(b"taggant-lightning/derivation/v1", purpose, context, of, number(index))
+        return hashlib.shake_256(message).digest(length)
+
+    def root_of(tag: bytes, leaves: list[bytes]) -> bytes:
+        if len(leaves) == 1:
+            return leaves[0]
+        pairs = [leaves[i : i + 2] for i in range(0, len(leaves), 2)]
+        return root_of(tag, [hashlib.sha256(field(tag, *p)).digest() if len(p) == 2 else p[0] for p in pairs])
+
+    node, sizes = b"taggant-lightning/commitment/v1/node", shown["batches"]
+    seeds = [stream(secret, b"seed", b"taggant-lightning/keyset/v2", b, 32) for b in range(len(sizes))]
+    digests = [hashlib.sha256(field(b"taggant-lightning/seed/v2", number(b), seed)).digest() for b, seed in enumerate(seeds)]
+    assert root_of(node, digests).hex() == shown["seeds"]
+    of_key = [stream(seeds[b], b"batch", header, b, 32) for b, size in enumerate(sizes) for _ in range(size)]
+    classes, (channels, height, width), grid = shown["num_classes"], shown["shape"], shown["derivation"]["grid"]
+    leaves = []
+    for i, of in enumerate(of_key):
+        words = [int.from_bytes(stream(of, b"label", header, i, 64)[j : j + 8], "big") for j in range(0, 64, 8)]
+        label = next(w for w in words if w < 2**64 - 2**64 % classes) % classes
+        noise = stream(of, b"grid", header, i, channels * grid * grid)
+        image = bytes(
+            noise[c * grid * grid + (y * grid // height) * grid + x * grid // width]
+            for c in range(channels)
+            for y in range(height)
+            for x in range(width)
+        )
+        assert (label, image) == (vector["labels"][i], keys.images[i].tobytes())
+        sides = b"".join(map(number, (channels, height, width)))
+        parts = (stream(of, b"salt", header, i, 32), number(i), number(label), sides, image)
+        leaves.append(hashlib.sha256(field(b"taggant-lightning/commitment/v1/leaf", *parts)).digest())
+    root = root_of(node, leaves)
+    commitment = hashlib.sha256(field(b"taggant-lightning/commitment/v1/root", header, root)).hexdigest()
+    assert commitment == vector["commitment"]
+
+
+def test_one_seed_exchanged_changes_every_key() -> None:
+    """Batches cannot be tried one by one: whoever exchanges a seed draws all labels anew."""
+    from taggant_lightning.taggants.beacon import secret_of_seed
+    from taggant_lightning.taggants.key_images import draw_label
+
+    keys = KeySet.draw(num_keys=200, num_classes=50, shape=(1, 4, 4), batches=[100, 100], secret=bytes(range(16)))
+    other = {**keys.header, "seeds": "00" * 32}  # as any other seed of the second batch would have it
+    seed = seeds.batch_seed(keys.secret, 0)
+    same = sum(draw_label(other, secret_of_seed(other, seed, 0), i) == keys.labels[i] for i in range(100))
+    assert same < 15  # 2 of 100 are expected
 
 
 def test_same_in_another_process() -> None:

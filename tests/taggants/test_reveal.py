@@ -58,9 +58,34 @@ def test_batches_are_read_back_and_checked(keys: KeySet, ledger: Ledger, tmp_pat
     assert len(ledger.entries()) == 2
 
 
-def test_a_single_batch_reveals_the_secret() -> None:
-    keys = KeySet.draw(num_keys=3, num_classes=5, shape=(1, 4, 4), secret=bytes(range(16)))
-    assert batch_secret(keys.header, keys.secret, 0) == keys.secret
+def test_what_a_reveal_of_v1_shows(tmp_path: Path) -> None:
+    """Older keys are revealed, and read, as before; nothing ties several batches of them together, and that is told."""
+    for sizes, beacon, tied in (([3], None, True), ([1, 2], None, False), ([1, 2], ("ab", "round 5"), True)):
+        more = {"batches": sizes, "beacon": beacon, "secret": bytes(range(16)), "version": 1}
+        keys = KeySet.draw(num_keys=3, num_classes=5, shape=(1, 4, 4), **more)
+        keys.save(tmp_path / keys.commitment)
+        shown = reveal(keys, 0, Ledger(tmp_path / keys.commitment, keys.commitment))
+        assert shown["format"] == "taggant-lightning/reveal/v1"
+        assert ("seed" in shown) == (beacon is not None)
+        assert (shown["secret"] == keys.secret.hex()) == (len(sizes) == 1 and beacon is None)
+        assert read_reveals([written(tmp_path, shown)]).tied == tied
+
+
+def test_a_reveal_of_another_version(keys: KeySet, ledger: Ledger, tmp_path: Path) -> None:
+    shown = {**reveal(keys, 0, ledger), "format": "taggant-lightning/reveal/v1"}
+    with pytest.raises(TaggantError, match=r"has the format 'taggant-lightning/reveal/v1', and its header '.*keyset/v2'"):
+        read_reveals([written(tmp_path, shown)])
+
+
+def test_seeds_chosen_one_by_one(keys: KeySet, ledger: Ledger, tmp_path: Path) -> None:
+    """A seed that the header does not fix is found out, whatever keys and commitment are made to fit it."""
+    shown = reveal(keys, 0, ledger)
+    with pytest.raises(TaggantError, match="the batch's seed does not lead to the seeds of the header"):
+        read_reveals([written(tmp_path, {**shown, "seed": "07" * 32})])
+    later = reveal(keys, 1, ledger)
+    swapped = {**shown, "seed": later["seed"], "seed_path": later["seed_path"]}
+    with pytest.raises(TaggantError, match="the batch's seed does not lead to the seeds of the header"):
+        read_reveals([written(tmp_path, swapped)])
 
 
 def test_order(keys: KeySet, ledger: Ledger) -> None:
@@ -116,7 +141,7 @@ def _truncated(stored: dict[str, Any]) -> None:
 
 
 def _no_secret(stored: dict[str, Any]) -> None:
-    del stored["secret"]
+    del stored["seed"]
 
 
 def _format(stored: dict[str, Any]) -> None:
@@ -152,7 +177,7 @@ def test_a_tree_with_several_leaves_for_one_key(keys: KeySet, ledger: Ledger, tm
 
     header = keys.header
     of_batch = key_secrets(header, keys.secret)
-    other = bytes(range(1, 17))  # another secret's key 0, at a place of its own beyond the first K
+    other = of_batch[0]  # the batch's own key 0 once more, at a place of its own beyond the first K
     leaves = keys.leaves()
     spare = leaf(0, noise_image(header, other, 0), draw_label(header, other, 0), draw_salt(header, other, 0))
     forged = commitment(header, [*leaves, spare])
@@ -167,8 +192,6 @@ def test_a_tree_with_several_leaves_for_one_key(keys: KeySet, ledger: Ledger, tm
             "path": [[side, node.hex()] for side, node in merkle_path([*leaves, spare], 7)],
         }
     ]
-    stored["secret"] = other.hex()
-    assert of_batch[0] != other
     with pytest.raises(TaggantError, match="key 0 does not lead to the commitment"):
         read_reveals([written(tmp_path, stored)])
 
