@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from taggant_lightning import __version__
-from taggant_lightning.errors import TaggantError, Unavailable
+from taggant_lightning.errors import TaggantError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Command, module under `commands`, what it does.
@@ -54,7 +54,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; None takes them from the process.
 
     Returns:
-        0; 2 for bad input; 1 for a full disk or a service that stays down, after which the same command goes on.
+        0; 2 for bad input; 1 for a full disk or a service that stays down, after which the same command goes on; 3 for a claim
+        that nothing speaks against and whose model was not asked.
     """
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
@@ -72,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except TaggantError as error:
         print(f"taggant {words[0]}: {error}", file=sys.stderr)
-        return 1 if isinstance(error, Unavailable) else 2
+        return error.exit_code
     except BrokenPipeError:  # a reader such as `head` has seen enough; the interpreter would complain of what is left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -15,11 +15,12 @@ from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import sha256_file
-from taggant_lightning.taggants.claims import date
+from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import OpenUse, choose_batches, conclude, ranks_of, verdict_line
+from taggant_lightning.taggants.verdict import OpenUse, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
     from taggant_lightning.access.services.service import Service
@@ -41,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", metavar="DIR", help="new run directory (runs/TIME-detect); with --url the same one goes on")
     parser.add_argument("--suspect", metavar="NAME", help="the model's name in record and ledger (the file or address)")
     parser.add_argument("--first-seen", metavar="DATE", help="when the model was first seen, ISO 8601; goes into the record")
+    parser.add_argument("--collected-by", metavar="NAME", help="for --predictions: who collected the answers")
+    parser.add_argument("--collected-on", metavar="DATE", help="for --predictions: when they were collected, ISO 8601")
     parser.add_argument(
         "--labels", metavar="FILE", help="table of the model's labels and the owner's: CSV theirs,ours, or JSON"
     )
@@ -104,8 +107,17 @@ def run(words: list[str]) -> None:
     suspect = arguments.suspect or (service.binding["url"] if service else Path(getattr(arguments, way)).name)
     if arguments.first_seen is not None:
         date(arguments.first_seen, "first-seen")
-    about = {"access": way, "first_seen": arguments.first_seen}
-    use = OpenUse(ledger, suspect, batches, way, labels=_digest(arguments.labels))
+    about = {"first_seen": arguments.first_seen}
+    use = OpenUse(
+        ledger,
+        suspect,
+        batches,
+        way,
+        labels=_digest(arguments.labels),
+        settings=_settings(arguments, service),
+        identity=_identity(arguments, way, service),
+    )
+    use.take_up(folder)
     if way == "predictions":
         said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
     elif service is not None:
@@ -116,6 +128,33 @@ def run(words: list[str]) -> None:
     for line in told(detection):
         print(line)
     print(verdict_line(detection, folder), flush=True)
+
+
+def _settings(arguments: argparse.Namespace, service: "Service | None") -> dict[str, Any]:
+    """Return what shapes the queries or maps the answers; another value would be another use of the keys."""
+    if service is not None:
+        return {"service": service.binding["service"], "decoys": arguments.decoys}
+    if arguments.predictions is not None:
+        return {}
+    scale = {name: numbers_of(getattr(arguments, name), name) for name in ("mean", "std")}
+    return {"image_size": arguments.image_size, **scale}
+
+
+def _identity(arguments: argparse.Namespace, way: str, service: "Service | None") -> dict[str, Any]:
+    """Return what tells which model was asked, and by whom."""
+    if way != "predictions":
+        for name in ("collected_by", "collected_on"):
+            if getattr(arguments, name) is not None:
+                option = name.replace("_", "-")
+                raise TaggantError(f"--{option} is for --predictions; with --{way} this program asks the model itself, now")
+        return {"url": service.binding["url"]} if service else {"file_sha256": _digest(getattr(arguments, way))}
+    if arguments.collected_on is not None:
+        date(arguments.collected_on, "collected-on")
+    return {
+        "file_sha256": _digest(arguments.predictions),
+        "collected_by": arguments.collected_by,
+        "collected_on": arguments.collected_on,
+    }
 
 
 def told(detection: Detection) -> list[str]:
@@ -224,7 +263,6 @@ def _from_service(
     plan = plan_queries(keys, batches, arguments.decoys, source_of(keys, arguments.source))
     about = {"commitment": keys.commitment, "batches": list(batches), "decoys": arguments.decoys}
     journal = Journal(folder / "secret" / "answers.jsonl", {**about, **service.binding})
-    use.take_up(folder)
     key_queries = [query for query, key in zip(plan.queries, plan.keys, strict=True) if key is not None]
     sequential = keys.test["name"] == SEQUENTIAL
 

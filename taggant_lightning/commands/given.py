@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_secret
+from taggant_lightning.taggants.guessable import guessable
 from taggant_lightning.taggants.keys import KeySet
 
 MAP = "queries.csv"  # in the KeySet's folder: which exported query is which key
@@ -73,16 +74,22 @@ def read_secret(path: Path) -> bytes:
     """Read a secret in hexadecimal.
 
     Raises:
-        TaggantError: If the file is missing or holds something else.
+        TaggantError: If the file is missing or holds something else, or a secret that others can guess.
     """
     try:
-        return bytes.fromhex(path.read_text())
+        secret = bytes.fromhex(path.read_text())
     except OSError:
         raise TaggantError(f"secret-file={path} cannot be read; name a file with the secret in hexadecimal") from None
     except ValueError:
         raise TaggantError(
             f"secret-file={path} is not hexadecimal; write 64 digits, for instance from `openssl rand -hex 32`"
         ) from None
+    if guessable(secret):
+        raise TaggantError(
+            f"secret-file={path} holds a secret that anybody can guess (short, typed, or a demonstration's); draw one with "
+            "`openssl rand -hex 32`"
+        )
+    return secret
 
 
 def read_images(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -1,7 +1,6 @@
 """`taggant keys …`: draw a KeySet, at once or by a promise and a public beacon; show and check it; hand its queries out."""
 
 import argparse
-import hashlib
 import secrets
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,12 @@ from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
 from taggant_lightning.files import read_json, secret_directory, write_secret, write_secret_json
+from taggant_lightning.taggants.batches import choices, choose_batches
 from taggant_lightning.taggants.beacon import promise_of
+from taggant_lightning.taggants.guessable import DEMO_SEED, demo_secret
+from taggant_lightning.taggants.header import USES
 from taggant_lightning.taggants.keys import KeySet, redraw
 from taggant_lightning.taggants.primary import TESTS
-from taggant_lightning.taggants.verdict import choose_batches
 
 PROMISED = "promised.json"
 
@@ -101,6 +102,13 @@ def _drawing_options(new: argparse.ArgumentParser) -> None:
     new.add_argument("--bet", type=float, metavar="Q", help="rate of hits that sequential_top_k bets on (0.5)")
     new.add_argument("--stop", type=float, metavar="L", help="log10 p at which sequential_top_k stops (-6)")
     new.add_argument("--batch-size", type=int, metavar="B", help="keys a batch, for reveals in parts; one batch unless given")
+    new.add_argument(
+        "--uses",
+        choices=USES,
+        default=USES[0],
+        help="with batches, what each use asks: all that are still secret, or one batch. Either way p-values are multiplied by "
+        "the number of batches, as the choice is the claimant's (%(default)s)",
+    )
     new.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words; goes into the commitment")
     secret = new.add_mutually_exclusive_group()
     secret.add_argument("--secret-file", metavar="F", help="file with the secret in hexadecimal; a fresh one unless given")
@@ -123,7 +131,7 @@ def _new(arguments: argparse.Namespace) -> None:
 
 def _secret(arguments: argparse.Namespace) -> bytes:
     if arguments.demo_seed is not None:
-        return hashlib.sha256(f"taggant keys --demo-seed {arguments.demo_seed}".encode()).digest()
+        return demo_secret(DEMO_SEED, arguments.demo_seed)
     return secrets.token_bytes(32) if arguments.secret_file is None else read_secret(Path(arguments.secret_file))
 
 
@@ -146,6 +154,7 @@ def _drawing(arguments: argparse.Namespace, secret: bytes) -> dict[str, Any]:
         "source_images": None if arguments.source is None else read_images(Path(arguments.source), shape),
         "batches": None if size is None else [size] * (arguments.num_keys // size),
         "statement": arguments.statement,
+        "uses": arguments.uses,
         "secret": secret,
         "demo_only": arguments.demo_seed is not None,
     }
@@ -190,6 +199,10 @@ def _tell(keys: KeySet, folder: Path) -> None:
         print(f"{len(keys)} keys in {folder}, for experiments only: anybody can draw them, and claims refuse them")
         return
     print(f"{len(keys)} keys in {folder} (secret: keep it, copy it, never publish it)")
+    if (ways := choices(keys.header)) > 1:
+        print(
+            f"a use may choose among {ways} ways to ask their batches, so every p-value of these keys is multiplied by {ways}"
+        )
     print(f"publish this before the release:\ncommitment {keys.commitment}")
 
 
@@ -201,6 +214,9 @@ def _show(arguments: argparse.Namespace) -> None:
     print(f"{'commitment':<12} {keys.commitment}")
     entries = Ledger(arguments.directory, keys.commitment).entries()
     for use in uses(entries):
+        if use.look:
+            print(f"look         {use.time} {use.suspect}: counts as a use (with p = 1)")
+            continue
         outcome = f"log10 p {use.log10_p:.2f}" if use.finished else "not finished (counts as p = 1)"
         print(f"use          {use.time} {use.suspect}: batches {list(use.batches)}, {outcome}")
     for batch, time in revealed(entries).items():

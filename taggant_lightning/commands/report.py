@@ -14,8 +14,11 @@ from taggant_lightning.commands.report_inputs import Record, read_audit, read_ca
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
 from taggant_lightning.files import sha256_file, write_atomic, write_json
-from taggant_lightning.taggants.claims import Evidence, Finding, date, published, verify_claim
+from taggant_lightning.taggants.claim_history import published
+from taggant_lightning.taggants.claims import verify_claim
+from taggant_lightning.taggants.findings import Evidence, Finding
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.reveal import Revealed, reveal
 
 if TYPE_CHECKING:
@@ -188,7 +191,7 @@ def _model(
 ) -> "Model":
     from taggant_lightning.reporting.page import Model
 
-    findings: list[Finding] = []
+    findings = [] if record.unsupported is None else [Finding("number", None, record.unsupported)]
     use = None
     corrected = min(0.0, record.detection.log10_p + math.log10(max(1, len(published(manifests)))))
     if keys is not None:
@@ -216,6 +219,7 @@ def _model(
         use=use,
         corrected_log10_p=corrected,
         checks=[(finding.name, finding.mark, finding.sentence) for finding in findings],
+        words=[word for finding in findings for word in finding.word],
         null=_inline(drawn.null, f"null-{number}"),
         fresh=drawn.fresh,
         fresh_figure=None if drawn.fresh_figure is None else _inline(drawn.fresh_figure, f"fresh-{number}"),

@@ -2,17 +2,20 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
 from taggant_lightning.statistics.binomial import binomial_log10_p
-from taggant_lightning.statistics.rank_score import rank_score_log10_p
-from taggant_lightning.taggants.claims import date
-from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, check_test
+from taggant_lightning.statistics.rank_score import rank_score_log10_p, rank_scores
+from taggant_lightning.taggants.moments import date
+from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, check_test, evaluate
 
 VALIDITIES = ("exact", "conservative", "empirical")
 SECRET = Path("secret") / "detection.secret.json"
@@ -35,6 +38,16 @@ class Record:
     detection: Detection
     answers: list[list[int | None] | None] | None
     ranks: list[int] | None
+
+    @property
+    def unsupported(self) -> str | None:
+        """What the record's number rests on that nothing at hand supports; None where it was computed from the ranks."""
+        if self.ranks is not None:
+            return None
+        test = self.detection.details["test"]["name"]
+        rest = {RANK_SCORE: "the total score", SEQUENTIAL: "the largest stake"}.get(test, "the number of hits")
+        so_far = "lies where its hits allow it" if test in (RANK_SCORE, SEQUENTIAL) else "gives the number that is told"
+        return f"without the answers {rest} is the record's own word; it {so_far}, and cannot be computed again"
 
     @property
     def name(self) -> str:
@@ -150,7 +163,7 @@ def _record(path: Path) -> Record:
         detection = Detection.load(path)
     except OSError as error:
         raise TaggantError(f"detection={path} cannot be read ({error.strerror}); check its permissions") from None
-    _check(path, detection)
+    _check(path, detection, None)
     secret = path.parent / SECRET
     stored = read_object(secret, "answers") if secret.exists() else {}
     if stored and any(stored.get(name) != getattr(detection, name) for name in ("commitment", "log10_p", "details")):
@@ -159,11 +172,13 @@ def _record(path: Path) -> Record:
     for what, found in (("answers", answers), ("ranks", ranks)):
         if found is not None and not (isinstance(found, list) and len(found) == detection.details["num_keys"]):
             raise TaggantError(f"answers={secret} are damaged: {what} must be a list, one for each key; restore a copy")
+    if ranks is not None:
+        _check(path, detection, ranks)
     return Record(path, sha256_file(path), detection, answers, ranks)
 
 
-def _check(path: Path, record: Detection) -> None:
-    """Refuse a record that a page cannot show, or whose number is not that of its hits."""
+def _check(path: Path, record: Detection, ranks: list[int] | None) -> None:
+    """Refuse a record that a page cannot show, or whose number is not that of its hits, or of its known ranks."""
     if record.method != "data_taggants":
         raise TaggantError(f"detection={path} is of the method {record.method!r}; this page is for data_taggants")
     try:
@@ -172,7 +187,9 @@ def _check(path: Path, record: Detection) -> None:
         whole = whole and len(bytes.fromhex(record.commitment)) == 32
         whole = whole and bool(d["batches"]) and all(type(batch) is int for batch in d["batches"])
         check_test(d["test"], d["num_classes"])
-        number = _recomputed(d)
+        number = _recomputed(d, ranks)
+        if number is None:
+            number = min(0.0, math.log10(d.get("choices", 1)) - float(d["largest_log10_stake"]))
         whole = whole and isinstance(provenance.get("ledger") or {}, dict)
         if provenance.get("first_seen") is not None:
             date(str(provenance["first_seen"]), "first_seen")
@@ -186,19 +203,58 @@ def _check(path: Path, record: Detection) -> None:
         )
 
 
-def _recomputed(d: dict[str, Any]) -> float:
-    """Return log10 p from the public part of a record."""
-    rate = int(d.get("top_k", 1)) / d["num_classes"]
-    if not math.isclose(rate, d["rate"]) or d["top_k"] != d["test"].get("top_k", 1):
-        raise ValueError(f"top_k={d['top_k']} and rate={d['rate']} are not those of the test")
-    if d["test"]["name"] == RANK_SCORE:
-        if not _number(d["score_expected"]) or not _number(d["score_highest"]):
-            raise ValueError("the expected score is no number")
-        return rank_score_log10_p(d["score"], d["num_keys"], d["num_classes"], d["test"]["unit"])
-    binomial = binomial_log10_p(d["hits"], d["num_keys"], rate)
-    if d["test"]["name"] == SEQUENTIAL:
-        return -float(d["largest_log10_stake"])
-    return binomial
+def _recomputed(d: dict[str, Any], ranks: Sequence[int] | None) -> float | None:
+    """Return log10 p from a record's own figures, or None where they only bound it.
+
+    Args:
+        d: The record's details.
+        ranks: Ranks of the key labels where they are at hand; a sequential test's number follows from nothing else.
+
+    Raises:
+        ValueError: If figures contradict each other.
+    """
+    test, top_k, num_keys, num_classes = d["test"], d["top_k"], d["num_keys"], d["num_classes"]
+    ways = d.get("choices", 1)
+    if not math.isclose(top_k / num_classes, d["rate"]) or top_k != test.get("top_k", 1):
+        raise ValueError(f"top_k={top_k} and rate={d['rate']} are not those of the test")
+    if not 0 <= d["hits"] <= num_keys or num_keys < 1 or type(ways) is not int or ways < 1:
+        raise ValueError(f"hits={d['hits']}, num_keys={num_keys} and choices={ways} contradict each other")
+    more = math.log10(ways)
+    if ranks is not None:
+        outcome = evaluate(test, np.asarray(ranks, dtype=np.int64), num_classes)
+        for name in ("hits", "score", "largest_log10_stake"):
+            if name in d and not math.isclose(outcome.details[name], d[name], rel_tol=1e-9, abs_tol=1e-9):
+                raise ValueError(f"{name}={d[name]}, and the ranks beside the record give {outcome.details[name]}")
+        return min(0.0, outcome.log10_p + more)
+    if test["name"] == RANK_SCORE:
+        return min(0.0, _rank_log10_p(d) + more)
+    if test["name"] == SEQUENTIAL:
+        _check_stake(d)
+        return None
+    return min(0.0, binomial_log10_p(d["hits"], num_keys, d["rate"]) + more)
+
+
+def _rank_log10_p(d: dict[str, Any]) -> float:
+    """Return log10 p of a score, which must be one that so many hits can have."""
+    scores, hits, misses = rank_scores(d["num_classes"], d["test"]["unit"]), d["hits"], d["num_keys"] - d["hits"]
+    lowest = hits * int(scores[0]) + misses * int(scores[-1])
+    highest = hits * int(scores[0]) + misses * int(scores[min(1, len(scores) - 1)])
+    if not lowest <= d["score"] <= highest:
+        raise ValueError(f"score={d['score']}, and {hits} hits of {d['num_keys']} keys give {lowest} to {highest}")
+    expected = float(scores.mean()) * d["num_keys"]
+    if not math.isclose(d["score_expected"], expected) or d["score_highest"] != int(scores[0]) * d["num_keys"]:
+        raise ValueError("the expected or the highest score is not that of the test")
+    return rank_score_log10_p(d["score"], d["num_keys"], d["num_classes"], d["test"]["unit"])
+
+
+def _check_stake(d: dict[str, Any]) -> None:
+    """Refuse a largest stake that no order of so many hits and misses reaches."""
+    test, rate, stake = d["test"], d["rate"], float(d["largest_log10_stake"])
+    won, lost = math.log10(test["bet"] / rate), math.log10((1 - test["bet"]) / (1 - rate))
+    highest = d["hits"] * won  # all hits first
+    lowest = max(0.0, highest + (d["num_keys"] - d["hits"]) * lost)  # the stake at the end
+    if not lowest - 1e-9 <= stake <= highest + 1e-9:
+        raise ValueError(f"largest_log10_stake={stake}, and its hits and misses give {lowest:.4f} to {highest:.4f}")
 
 
 def _number(value: Any) -> bool:

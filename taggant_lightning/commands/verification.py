@@ -5,13 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.given import read_secret, source_of
-from taggant_lightning.errors import TaggantError
+from taggant_lightning.errors import TaggantError, Unasked
 from taggant_lightning.evidence.ledger import FILE, read_entries
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
-from taggant_lightning.taggants.claims import Evidence, Verification, date, verify_claim
+from taggant_lightning.taggants.claims import verify_claim
+from taggant_lightning.taggants.findings import Evidence, Verification
 from taggant_lightning.taggants.header import check_header
 from taggant_lightning.taggants.keys import KeySet, redraw
+from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.reveal import Revealed, read_reveals
 
 
@@ -25,34 +27,43 @@ def verify(arguments: argparse.Namespace) -> None:
     if sum(given) != 1:
         raise TaggantError("name a KeySet's folder, or --secret-file with --header and --commitment, or --reveal")
     if arguments.reveal:
-        revealed = read_reveals(arguments.reveal)
-        if arguments.commitment and arguments.commitment.lower() != revealed.commitment:
-            raise TaggantError(f"the revealed keys have the commitment {revealed.commitment} and not {arguments.commitment}")
-        noise = revealed.header["derivation"]["source"] == "noise"
-        what = f"{len(revealed.labels)} keys follow" if noise else f"the labels of {len(revealed.labels)} keys follow"
-        print(f"verified: {what} from the revealed secrets and lead to the commitment")
+        revealed, said = _revealed(arguments)
     else:
-        revealed = Revealed.of(_whole(arguments))
-    print(f"commitment {revealed.commitment}")
-    if arguments.claim is not None:
-        _claim(arguments, revealed, source_checked=arguments.source is not None and not arguments.reveal)
+        keys, said = _whole(arguments)
+        revealed = Revealed.of(keys)
+    said.append(f"commitment {revealed.commitment}")
+    if arguments.claim is None:
+        print("\n".join(said))
+        return
+    _claim(arguments, revealed, said, source_checked=arguments.source is not None and not arguments.reveal)
 
 
-def _whole(arguments: argparse.Namespace) -> KeySet:
-    """Recompute a whole KeySet, and say what was verified."""
+def _revealed(arguments: argparse.Namespace) -> tuple[Revealed, list[str]]:
+    """Read revealed batches, and say what was checked of them."""
+    revealed = read_reveals(arguments.reveal)
+    if arguments.commitment and arguments.commitment.lower() != revealed.commitment:
+        raise TaggantError(f"the revealed keys have the commitment {revealed.commitment} and not {arguments.commitment}")
+    noise = revealed.header["derivation"]["source"] == "noise"
+    what = f"{len(revealed.labels)} keys follow" if noise else f"the labels of {len(revealed.labels)} keys follow"
+    return revealed, [f"verified: {what} from the revealed secrets and lead to the commitment"]
+
+
+def _whole(arguments: argparse.Namespace) -> tuple[KeySet, list[str]]:
+    """Recompute a whole KeySet, and say what was checked of it."""
     keys = _from_secret(arguments) if arguments.directory is None else KeySet.load(arguments.directory)
     real = keys.header["derivation"]["source"] == "images"
     images = source_of(keys, arguments.source)
     keys.check(arguments.commitment, images)
-    print("verified: labels follow from the secret" if real and images is None else "verified: keys follow from the secret")
+    said = ["verified: labels follow from the secret" if real and images is None else "verified: keys follow from the secret"]
     if real and images is None:
-        print("the images are real ones, held by the commitment alone; add --source DIR to recompute the choice")
+        said.append("the images are real ones, held by the commitment alone; add --source DIR to recompute the choice")
     if arguments.commitment:
-        print("verified: the commitment is that of these keys")
-    return keys
+        said.append("verified: the commitment is that of these keys")
+    return keys, said
 
 
-def _claim(arguments: argparse.Namespace, revealed: Revealed, source_checked: bool) -> None:
+def _claim(arguments: argparse.Namespace, revealed: Revealed, said: list[str], source_checked: bool) -> None:
+    """Check a claim; the first line says no more than the list of what was checked."""
     claim = Detection.load(Path(arguments.claim))
     ledger = arguments.ledger
     if ledger is None and arguments.directory is not None and (Path(arguments.directory) / FILE).exists():
@@ -61,37 +72,60 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed, source_checked: bo
         raise TaggantError(f"ledger={ledger} is no file; name the ledger.jsonl of the KeySet's folder")
     if not 0 < arguments.level <= 1:
         raise TaggantError(f"level={arguments.level} must lie in (0, 1]; 0.001 is usual")
+    manifests = [read_json(Path(path), what="manifest") for path in arguments.manifest or ()]
+    heads = [*(arguments.head or ()), *(str(m["ledger_head"]) for m in manifests if m.get("ledger_head"))]
     evidence = Evidence(
         claim_sha256=sha256_file(Path(arguments.claim)),
         source_checked=source_checked,
         answers=None if arguments.answers is None else _answers(Path(arguments.answers)),
-        manifests=[read_json(Path(path), what="manifest") for path in arguments.manifest or ()],
+        manifests=manifests,
         promised=None if arguments.promised is None else date(arguments.promised, "promised"),
         beacon=None if arguments.beacon is None else date(arguments.beacon, "beacon"),
         committed=None if arguments.committed is None else date(arguments.committed, "committed"),
         released=None if arguments.released is None else date(arguments.released, "released"),
         first_seen=None if arguments.first_seen is None else date(arguments.first_seen, "first-seen"),
-        ledger=None if ledger is None else _entries(Path(ledger), revealed.commitment, arguments.head or []),
+        ledger=None if ledger is None else _entries(Path(ledger), revealed.commitment, heads),
+        heads=heads,
         level=arguments.level,
     )
     found = verify_claim(claim, revealed, evidence)
-    for line in lines(found):
-        print(line)
+    print("\n".join([first_line(found), *said, *lines(found)]))
     if not found.holds:
         failing = [f"{f.name} ({f.sentence})" for f in found.findings if f.holds is not True]
         raise TaggantError(f"claim={arguments.claim} does not verify: {'; '.join(failing)}")
-    print(f"the claim verifies: corrected log10 p = {found.corrected_log10_p:.2f}")
+    if not found.asked:
+        raise Unasked(
+            f"claim={arguments.claim}: the model was not asked, so the answers rest on the claimant's word; add --ask with "
+            "--onnx, --exported, --url or --predictions of your own"
+        )
+
+
+def first_line(found: Verification) -> str:
+    """Say what was checked, and no more than that."""
+    number = f"corrected log10 p = {found.corrected_log10_p:.2f}"
+    if any(finding.holds is False for finding in found.findings):
+        return f"the claim FAILS: {', '.join(f.name for f in found.findings if f.holds is False)}"
+    if not found.holds:
+        return f"the claim is not verified; unknown: {', '.join(f.name for f in found.findings if f.holds is None)}"
+    if not found.asked:
+        return f"nothing speaks against the claim, but its answers are the claimant's word: {number} if they are true (--ask)"
+    return f"the claim verifies, the model asked again: {number}"
 
 
 def lines(found: Verification) -> list[str]:
-    """Return what was looked at, a line each."""
-    return [f"{f.mark.replace('fails', 'FAILS'):<8} {f.name}: {f.sentence}" for f in found.findings]
+    """Return what was looked at, a line each, in two lists: what was checked, and what rests on the claimant's word."""
+    checked = [f for f in found.findings if not f.note]
+    marks = {"fails": "FAILS"}
+    said = [f"{marks.get(f.mark, f.mark):<8} {f.name}: {f.sentence}" for f in checked]
+    notes = [f"{'note':<8} {f.name}: {f.sentence}" for f in found.findings if f.note]
+    words = [f"- that {clause}" for clause in found.words]
+    return ["checked:", *said, "rests on the claimant's word:", *notes, *words]
 
 
 def _entries(path: Path, commitment: str, heads: list[str]) -> list[dict[str, Any]]:
     """Read a ledger, in which every head that was published must occur."""
     entries = read_entries(path, commitment)
-    known = {entry["hash"] for entry in entries}
+    known = {commitment, *(entry["hash"] for entry in entries)}  # that of an empty ledger is the commitment
     for head in heads:
         if head.lower() not in known:
             raise TaggantError(
@@ -124,4 +158,7 @@ def _from_secret(arguments: argparse.Namespace) -> KeySet:
         raise TaggantError(f"header={path}: {error}; take the `header` of keyset.json") from None
     if header["derivation"]["source"] != "noise":
         raise TaggantError("keys chosen from real images cannot be recomputed from the secret alone; verify their folder")
-    return redraw(header, read_secret(Path(arguments.secret_file)))
+    keys = redraw(header, read_secret(Path(arguments.secret_file)))
+    if keys.header != header:
+        raise TaggantError(f"header={path}: its seeds do not follow from the secret; take the `header` of keyset.json")
+    return keys

@@ -19,13 +19,14 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
 
 FILE = "ledger.jsonl"
-# `use` asks a suspect, `result` is what came of it, `reveal` makes a batch public, `curve` watches a model in training.
-KINDS = ("use", "result", "reveal", "curve")
+# `use` asks a suspect, `result` is what came of it, `look` shows hits of a checkpoint without a verdict, `reveal` makes a batch
+# public. `curve` is what earlier versions entered for all looks of a training together.
+KINDS = ("use", "result", "look", "reveal", "curve")
 
 
 @dataclass(frozen=True)
 class Use:
-    """One use of the keys against a suspect.
+    """One use of the keys against a model.
 
     Attributes:
         number: Of its entry, from 0.
@@ -34,6 +35,7 @@ class Use:
         batches: Batches that were asked.
         log10_p: What came of it; 0 where the use never came to an end, so that leaving off hides nothing.
         finished: Whether it came to an end.
+        look: Whether hits were only shown; a look never comes to an end, and is counted as any use is.
     """
 
     number: int
@@ -42,6 +44,7 @@ class Use:
     batches: tuple[int, ...]
     log10_p: float
     finished: bool
+    look: bool = False
 
 
 class Ledger:
@@ -134,7 +137,7 @@ def _well_formed(entry: dict[str, Any]) -> bool:
     """Return whether an entry has what its kind needs; a KeyError or TypeError says no as well."""
     kind = entry["kind"]
     datetime.fromisoformat(entry["time"])
-    if kind == "use":
+    if kind in ("use", "look"):
         return isinstance(entry["suspect"], str) and all(type(batch) is int for batch in entry["batches"])
     if kind == "result":
         log10_p = entry["log10_p"]
@@ -146,15 +149,23 @@ def _well_formed(entry: dict[str, Any]) -> bool:
 
 
 def uses(entries: Sequence[dict[str, Any]]) -> list[Use]:
-    """Return every use of the keys against a suspect, in order."""
+    """Return every use of the keys against a model, looks among them, in order."""
     results: dict[int, float] = {}
     for entry in entries:
         if entry["kind"] == "result":  # of several the weakest counts, so that nothing is gained by concluding again
             results[entry["use"]] = max(results.get(entry["use"], -math.inf), float(entry["log10_p"]))
     return [
-        Use(e["number"], e["time"], e["suspect"], tuple(e["batches"]), results.get(e["number"], 0.0), e["number"] in results)
+        Use(
+            number=e["number"],
+            time=e["time"],
+            suspect=e["suspect"],
+            batches=tuple(e["batches"]),
+            log10_p=results.get(e["number"], 0.0),
+            finished=e["number"] in results,
+            look=e["kind"] == "look",
+        )
         for e in entries
-        if e["kind"] == "use"
+        if e["kind"] in ("use", "look")
     ]
 
 

@@ -60,6 +60,7 @@ class Model:
         use: Its entry in the ledger, or None where the ledger is not at hand or does not hold it.
         corrected_log10_p: After the corrections that could be made.
         checks: Name, mark (`holds`, `fails`, `unknown`, `note`) and a sentence of each thing that was looked at.
+        words: What rests on the claimant's word all the same, each as a clause after "that".
         null: The exact null with the observed value.
         fresh: The same answers against fresh labels; None where answers are not at hand.
         fresh_figure: Its figure.
@@ -72,6 +73,7 @@ class Model:
     use: int | None
     corrected_log10_p: float
     checks: Sequence[tuple[str, str, str]]
+    words: Sequence[str]
     null: Shown
     fresh: Fresh | None = None
     fresh_figure: Shown | None = None
@@ -86,7 +88,7 @@ class Given:
         header: Of the KeySet; None where it is not at hand, like the next four.
         uses: Of the keys, from the ledger.
         head: Hash of the ledger's last entry.
-        watched: Models in training that the keys were asked without a claim.
+        watched: Trainings that an earlier version watched without counting its looks.
         spent: When each revealed batch was revealed.
         manifests: Name, SHA-256 and content of each release's manifest.
         published: The different commitments that they name.
@@ -150,6 +152,7 @@ def page(given: Given) -> dict[str, Any]:
             for number, model in enumerate(given.models, start=1)
             for name, mark, said in model.checks
         ),
+        "words": _grouped(((word,), number) for number, model in enumerate(given.models, start=1) for word in model.words),
         "commands": check_commands([(m.file, m.detection) for m in given.models], _dates(given)),
         "ledger": _ledger(given),
         "fresh": [_fresh(model) for model in given.models if model.fresh is not None],
@@ -323,7 +326,7 @@ def _ledger(given: Given) -> dict[str, Any] | None:
                 "time": _time(use.time),
                 "suspect": named.get(use.number, use.suspect if given.all_names else "another model"),
                 "batches": ", ".join(map(str, use.batches)),
-                "log10_p": two_decimals(use.log10_p) if use.finished else "not finished",
+                "log10_p": two_decimals(use.log10_p) if use.finished else "a look" if use.look else "not finished",
                 "adjusted": two_decimals(value),
                 "here": use.number in named,
             }

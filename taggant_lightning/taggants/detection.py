@@ -1,12 +1,15 @@
-"""KeyDetection: a callback that asks a model the keys, for an exploratory curve in `fit` and for the verdict in `test`."""
+"""KeyDetection: a callback that asks a model the keys, for the verdict in `test`, and for a look in `validate` and `fit`."""
 
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -18,11 +21,12 @@ from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
+from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import evaluate
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
-from taggant_lightning.taggants.verdict import OpenUse, choose_batches, conclude, detect, looked_at, ranks_of, verdict_line
+from taggant_lightning.taggants.verdict import OpenUse, conclude, detect, looked_at, ranks_of, verdict_line
 
 PREFIX = "keys/"
 # Keys a forward pass. Blocks are cut by the number of a key and never by process: a pass is the same on any number of them.
@@ -79,19 +83,22 @@ def ask_share(
 
 
 class KeyDetection(Callback):
-    """Asks the keys after each validation epoch (an exploratory curve) and at `test` (the verdict).
+    """Asks the keys at `test` (the verdict), at `validate` (a look) and, if wanted, after each validation of `fit` (a curve).
 
     Training with and without it is bit-identical: it draws no random number, keeps no gradient and leaves modes as they were.
-    `test` writes `detection.json` (public) and `secret/detection.secret.json` (0600) into the run directory, and every use of
-    the keys into the ledger beside them. Several processes share the keys and ask each one once; their number does not matter.
+    `test` writes `detection.json` (public) and `secret/detection.secret.json` (0600) into the run directory. Every use of the
+    keys goes into the ledger beside them before anything is shown, a look at one checkpoint as well: a claim is corrected for
+    all of them. A smoke test (`fast_dev_run`) asks images without meaning, shows nothing and leaves no trace. Several processes
+    share the keys and ask each one once; their number does not matter.
 
     Args:
         keys: Folder of the KeySet.
-        curve: Whether to log the exploratory curve during validation. No decision may rest on it.
+        curve: Whether `fit` logs hits and log10 p after each validation. Each is a look, so it weakens every claim that rests
+            on these keys: for experiments. No decision may rest on it.
         out: Folder for the records; None for the trainer's run directory.
     """
 
-    def __init__(self, keys: str, curve: bool = True, out: str | None = None) -> None:
+    def __init__(self, keys: str, curve: bool = False, out: str | None = None) -> None:
         self.keys, self.curve, self.out = keys, curve, out
         self.detection: Detection | None = None
         self._keyset: KeySet | None = None
@@ -123,14 +130,23 @@ class KeyDetection(Callback):
             )
         if data.channels != self.keyset.images.shape[1]:
             raise TaggantError(f"keys={self.keys} have {self.keyset.images.shape[1]} channels and the images {data.channels}")
-        if stage == "fit" and self.curve and trainer.is_global_zero:
-            Ledger(self.keys, self.keyset.commitment).append("curve", run=str(trainer.default_root_dir))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log hits and log10 p as exploratory aggregates."""
-        if not self.curve or trainer.sanity_checking:
+        """Log hits and log10 p, once the look stands in the ledger."""
+        if trainer.sanity_checking or not (self.curve or trainer.state.fn == TrainerFn.VALIDATING):
             return
         keys = self.keyset
+        if _smoke_test(trainer):
+            self._ask_nothing(trainer, pl_module)
+            return
+        if trainer.is_global_zero:
+            Ledger(self.keys, keys.commitment).append(
+                "look",
+                suspect=Path(trainer.default_root_dir).name,
+                batches=list(range(len(keys.batches))),
+                epoch=trainer.current_epoch,
+                checkpoint_sha256=_digest_of(trainer.ckpt_path) if trainer.state.fn == TrainerFn.VALIDATING else None,
+            )
         ranks = ranks_of(self._ask(trainer, pl_module, list(range(len(keys)))), keys)
         outcome = evaluate(keys.test, ranks, keys.num_classes)
         values = {"hits": float(outcome.details["hits"]), "log10_p": outcome.log10_p}
@@ -138,15 +154,18 @@ class KeyDetection(Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reach the verdict, write the records, and end on one line."""
+        if _smoke_test(trainer):
+            self._ask_nothing(trainer, pl_module)
+            return
         data = datamodule_of(trainer, self)
         keys, ledger = self.keyset, Ledger(self.keys, self.keyset.commitment)
         batches = choose_batches(keys, ledger)
-        answers = self._ask(trainer, pl_module, keys.numbers(batches))
         folder = Path(self.out or trainer.default_root_dir)
-        seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
-        origin = {"seeds": seeds, "access": "module", "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
+        identity = {"checkpoint_sha256": _digest_of(trainer.ckpt_path)}
+        use = OpenUse(ledger, folder.name, batches, "module", settings=_settings(pl_module, data.image_size), identity=identity)
+        origin = {"seeds": {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}, **identity}
+        answers = self._ask(trainer, pl_module, keys.numbers(batches))
         if trainer.is_global_zero:
-            use = OpenUse(ledger, folder.name, batches, "module")
             self.detection = conclude(answers, keys, batches, use, origin, folder)
         else:  # the same numbers, for the log; records and ledger are the first process's
             self.detection = detect(looked_at(answers, keys, batches)[1], keys, origin, batches=batches)
@@ -161,10 +180,27 @@ class KeyDetection(Callback):
         everything = gather(own, trainer)
         return [Answer(place, everything[number]) for place, number in enumerate(numbers)]
 
+    def _ask_nothing(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask black images of the keys' number and shape, so that a smoke test goes where a test goes."""
+        size, shape = datamodule_of(trainer, self).image_size, self.keyset.images.shape
+        with buffers_of_rank_zero(pl_module, trainer):
+            ask_module(pl_module, fit(torch.zeros(min(len(self.keyset), BLOCK), *shape[1:]), size))
+
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Print the one greppable line last, after Lightning's table."""
         if stage == "test" and trainer.is_global_zero and self.detection is not None:
             print(verdict_line(self.detection, Path(self.out or trainer.default_root_dir)), flush=True)
+
+
+def _smoke_test(trainer: pl.Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]  # set by the trainer's loops
+
+
+def _settings(module: pl.LightningModule, image_size: int) -> dict[str, Any]:
+    """Return what shapes the queries before they reach the network."""
+    arguments = getattr(module, "arguments", None)
+    own = arguments if isinstance(arguments, dict) else {}
+    return {"image_size": image_size, **{name: own[name] for name in ("mean", "std") if name in own}}
 
 
 def _digest_of(path: object) -> str | None:

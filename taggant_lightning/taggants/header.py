@@ -41,7 +41,7 @@ def check_header(header: Any) -> None:
     _demand(sizes and sum(batches) == header["num_keys"], "batches", batches, "positive sizes that add up to num_keys")
     _demand(isinstance(header["statement"], str), "statement", header["statement"], "text")
     _demand(isinstance(header["demo_only"], bool), "demo_only", header["demo_only"], "true or false")
-    _check_derivation(header["derivation"], min(shape[1:]))
+    _check_derivation(header["derivation"], min(shape[1:]), header["num_keys"])
     try:
         check_test(header["test"], header["num_classes"])
     except (KeyError, TypeError, AttributeError):
@@ -56,13 +56,14 @@ def check_header(header: Any) -> None:
         _check_beacon(header["beacon"], None)
 
 
-def _check_derivation(derivation: Any, side: int) -> None:
+def _check_derivation(derivation: Any, side: int, num_keys: int) -> None:
     source = derivation.get("source") if isinstance(derivation, dict) else None
     if source == "noise":
         fits = set(derivation) == {"source", "grid"} and _whole(derivation["grid"], 1) and derivation["grid"] <= side
     elif source == "images":
         fits = {"source", "count", "sha256"} <= set(derivation) <= {"source", "count", "sha256", "blend"}
         fits = fits and _whole(derivation["count"], 1) and _whole(derivation.get("blend", 2), 2) and _hex(derivation["sha256"])
+        fits = fits and derivation["count"] >= num_keys * derivation.get("blend", 1)
     else:
         fits = False
     _demand(fits, "derivation", derivation, "noise with its grid, or images with count and sha256")
@@ -73,7 +74,9 @@ def _check_beacon(beacon: Any, batches: int | None) -> None:
     names = {"value", "source"} if batches is None else {"value", "source", "seeds"}
     fits = isinstance(beacon, dict) and set(beacon) == names
     fits = fits and isinstance(beacon["value"], str) and isinstance(beacon["source"], str) and bool(beacon["source"].strip())
-    fits = fits and normal(beacon["value"]) == beacon["value"]  # another spelling would be another try
+    fits = (
+        fits and beacon["value"] != "" and normal(beacon["value"]) == beacon["value"]
+    )  # another spelling would be another try
     if fits and batches is not None:
         fits = isinstance(beacon["seeds"], list) and len(beacon["seeds"]) == batches and all(map(_hex, beacon["seeds"]))
     _demand(fits, "beacon", beacon, f"an object of {', '.join(sorted(names))}, its value letters and digits in lower case")

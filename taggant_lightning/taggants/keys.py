@@ -20,7 +20,8 @@ from taggant_lightning.files import (
 )
 from taggant_lightning.taggants.beacon import describe_beacon, describe_seeds
 from taggant_lightning.taggants.commitment import commitment, leaf
-from taggant_lightning.taggants.header import FORMAT_1, USES, check_header, is_first_version
+from taggant_lightning.taggants.guessable import guessable
+from taggant_lightning.taggants.header import FORMAT_1, LARGEST, USES, check_header, is_first_version
 from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
 from taggant_lightning.taggants.primary import TOP_K, arguments_of, make_test
 from taggant_lightning.taggants.seeds import FORMAT, seeds_root
@@ -211,7 +212,7 @@ class KeySet:
     @property
     def demo_only(self) -> bool:
         """Whether others can guess the secret."""
-        return bool(self.header["demo_only"])
+        return bool(self.header["demo_only"]) or guessable(self.secret)
 
     def __len__(self) -> int:
         """K, the number of keys."""
@@ -351,9 +352,9 @@ def _seeds_follow(header: dict[str, Any], secret: bytes) -> bool:
 
 
 def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...]) -> None:
-    if num_keys < 1:
-        raise TaggantError(f"num_keys={num_keys} must be at least 1; 10 is usual")
-    if num_classes < 2:
-        raise TaggantError(f"num_classes={num_classes} must be at least 2: with one class every answer is a hit")
-    if len(shape) != 3 or min(shape) < 1:
+    if not 1 <= num_keys <= LARGEST:
+        raise TaggantError(f"num_keys={num_keys} must lie in 1..{LARGEST}; 10 is usual")
+    if not 2 <= num_classes <= LARGEST:
+        raise TaggantError(f"num_classes={num_classes} must lie in 2..{LARGEST}: with one class every answer is a hit")
+    if len(shape) != 3 or min(shape) < 1 or max(shape) > LARGEST:
         raise TaggantError(f"shape={shape} must be three positive numbers: channels,height,width, for instance 3,32,32")

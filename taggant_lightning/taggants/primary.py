@@ -92,7 +92,9 @@ def check_test(test: dict[str, Any], num_classes: int) -> None:
     """
     arguments = {"top_k": None, "bet": None, "stop": None, **arguments_of(test)}
     made = make_test(arguments.pop("test"), num_classes=num_classes, **arguments)
-    if made != test:
+    types = {"name": str, "unit": int, "top_k": int, "bet": float, "stop_at_log10_p": float}
+    whole = all(type(value) is types[name] for name, value in made.items())  # True is no 1, and -6 no -6.0
+    if made != test or not whole:
         raise TaggantError(f"test={test} is not one this program knows; it would be {made}")
 
 

@@ -14,9 +14,10 @@ from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.files import read_json
 from taggant_lightning.taggants import beacon, seeds
 from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path, spelled_place
+from taggant_lightning.taggants.guessable import guessable, guessable_seed
 from taggant_lightning.taggants.header import check_header, is_first_version
 from taggant_lightning.taggants.key_images import batch_secret, draw_label, draw_salt, noise_image
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.keys import MIN_SECRET_BYTES, KeySet
 
 FORMAT, FORMAT_1 = "taggant-lightning/reveal/v2", "taggant-lightning/reveal/v1"
 
@@ -31,6 +32,7 @@ class Revealed:
         images: (C, H, W) uint8 by the key's number.
         labels: Label by the key's number.
         tied: Whether it is shown that the secrets of all batches were fixed together.
+        guessable: Whether the secret is seen to be one that anybody can guess.
     """
 
     header: dict[str, Any]
@@ -38,13 +40,18 @@ class Revealed:
     images: dict[int, NDArray[np.uint8]]
     labels: dict[int, int]
     tied: bool = True
+    guessable: bool = False
 
     @classmethod
     def of(cls, keys: KeySet) -> "Revealed":
         """Everything that a whole secret reveals."""
         numbers = range(len(keys))
         return cls(
-            keys.header, keys.commitment, {i: keys.images[i] for i in numbers}, {i: int(keys.labels[i]) for i in numbers}
+            keys.header,
+            keys.commitment,
+            {i: keys.images[i] for i in numbers},
+            {i: int(keys.labels[i]) for i in numbers},
+            guessable=keys.demo_only,
         )
 
     @property
@@ -125,7 +132,7 @@ def read_reveals(paths: Sequence[str | Path]) -> Revealed:
             )
     images = {number: image for one in found for number, image in one.images.items()}
     labels = {number: label for one in found for number, label in one.labels.items()}
-    return Revealed(first.header, first.commitment, images, labels, first.tied)
+    return Revealed(first.header, first.commitment, images, labels, first.tied, any(one.guessable for one in found))
 
 
 def _read(path: Path) -> Revealed:
@@ -145,10 +152,10 @@ def _read(path: Path) -> Revealed:
             number, label = key["number"], key["label"]
             if type(number) is not int or type(label) is not int or not 0 <= label < header["num_classes"] or number < 0:
                 raise TaggantError(f"reveal={path}: number={number!r} and label={label!r} are none of a key")
-            image = np.frombuffer(base64.b64decode(key["image"], validate=True), dtype=np.uint8).reshape(shape)
-            start = leaf(number, image, label, bytes.fromhex(key["salt"]))
-            root = root_from_path(start, [(side, bytes.fromhex(node)) for side, node in key["path"]])
-            if not _follows(header, of_batch, number, image, label, bytes.fromhex(key["salt"])):
+            image = np.frombuffer(_pixels(key["image"]), dtype=np.uint8).reshape(shape)
+            start = leaf(number, image, label, _bytes(key["salt"]))
+            root = root_from_path(start, [(side, _bytes(node)) for side, node in key["path"]])
+            if not _follows(header, of_batch, number, image, label, _bytes(key["salt"])):
                 raise TaggantError(
                     f"reveal={path}: key {number} does not follow from the batch's secret; it is forged or damaged"
                 )
@@ -159,7 +166,8 @@ def _read(path: Path) -> Revealed:
                 raise TaggantError(f"reveal={path}: key {number} does not lead to the commitment; it is forged or damaged")
             images[number], labels[number] = image, label
         tied = not is_first_version(header) or "beacon" in header or len(header["batches"]) == 1
-        revealed_keys = Revealed(header, stored["commitment"], images, labels, tied)
+        shown = _is_guessable(stored)
+        revealed_keys = Revealed(header, stored["commitment"], images, labels, tied, shown)
         if sorted(images) != list(revealed_keys.batches[batch]) or len(images) != len(stored["keys"]):
             raise TaggantError(f"reveal={path} holds keys {sorted(images)} and not the whole batch {stored['batch']}")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
@@ -173,19 +181,47 @@ def _secret_of(stored: dict[str, Any], path: Path) -> bytes:
     """Return the batch's secret that a reveal shows, if it is the one that the header fixes."""
     header, batch = stored["header"], stored["batch"]
     if not is_first_version(header):
-        seed, steps = bytes.fromhex(stored["seed"]), [(side, bytes.fromhex(node)) for side, node in stored["seed_path"]]
+        seed, steps = _bytes(stored["seed"]), [(side, _bytes(node)) for side, node in stored["seed_path"]]
         if not seeds.belongs(header, seed, batch, steps):
             raise TaggantError(
                 f"reveal={path}: the batch's seed does not lead to the seeds of the header; it is forged or damaged"
             )
         return beacon.secret_of_seed(header, seed, batch)
-    secret = bytes.fromhex(stored["secret"])
+    secret = _bytes(stored["secret"])
+    if len(secret) < MIN_SECRET_BYTES:
+        raise TaggantError(f"reveal={path}: a secret of {len(secret)} bytes is none; {MIN_SECRET_BYTES} are the least")
     if "beacon" in header:
-        seed = bytes.fromhex(stored["seed"])
+        seed = _bytes(stored["seed"])
         promised = header["beacon"]["seeds"][batch] == beacon.seed_digest(seed, batch)
         if not promised or beacon.secret_of_seed(header, seed, batch) != secret:
             raise TaggantError(f"reveal={path}: the batch's secret does not follow from the promised seed and the beacon")
     return secret
+
+
+def _bytes(text: str) -> bytes:
+    """Read hexadecimal in its one spelling: lower case, no blanks."""
+    read = bytes.fromhex(text)
+    if read.hex() != text:
+        raise ValueError(f"{text[:20]!r} is not hexadecimal in lower case without blanks")
+    return read
+
+
+def _pixels(text: str) -> bytes:
+    """Read base64 in its one spelling."""
+    read = base64.b64decode(text, validate=True)
+    if base64.b64encode(read).decode() != text:
+        raise ValueError(f"{text[:20]!r} is not base64 as it is written")
+    return read
+
+
+def _is_guessable(stored: dict[str, Any]) -> bool:
+    """Return whether what a reveal shows follows from a secret that anybody can guess."""
+    header = stored["header"]
+    if header["demo_only"]:
+        return True
+    if not is_first_version(header):
+        return guessable_seed(_bytes(stored["seed"]), stored["batch"])
+    return "beacon" not in header and len(header["batches"]) == 1 and guessable(_bytes(stored["secret"]))
 
 
 def _follows(header: dict[str, Any], of_batch: bytes, number: int, image: NDArray[np.uint8], label: int, salt: bytes) -> bool:

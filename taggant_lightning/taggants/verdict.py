@@ -1,7 +1,8 @@
 """From answers to the record: the KeySet's one test, what makes it exact or conservative, and an entry in the ledger."""
 
+import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.evidence.ledger import Ledger, revealed
+from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
 from taggant_lightning.files import read_json, sha256_hex, write_secret_json
+from taggant_lightning.taggants.batches import choices
 from taggant_lightning.taggants.hits import incomplete, key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import SEQUENTIAL, evaluate, places_of, stopping_place
@@ -76,12 +78,14 @@ def detect(
     numbers = keys.numbers(batches)
     outcome = evaluate(keys.test, ranks, keys.num_classes)
     lacking = int((ranks > keys.num_classes).sum()) if incomplete is None else incomplete
-    conservative = lacking > 0 or keys.test["name"] == SEQUENTIAL
+    ways = choices(keys.header)
+    log10_p = min(0.0, outcome.log10_p + math.log10(ways))
+    conservative = lacking > 0 or keys.test["name"] == SEQUENTIAL or ways > 1
     return Detection(
         method="data_taggants",
         claim=MEANING,
-        log10_p=outcome.log10_p,
-        p_value=p_value(outcome.log10_p),
+        log10_p=log10_p,
+        p_value=p_value(log10_p),
         validity="conservative" if conservative else "exact",
         commitment=keys.commitment,
         provenance={**provenance(), **(origin or {})},
@@ -89,36 +93,13 @@ def detect(
             **outcome.details,
             "test": keys.test,
             "batches": sorted(range(len(keys.batches)) if batches is None else batches),
+            "choices": ways,
             "keys_in_batches": len(numbers),
             "incomplete": lacking,
             "refused": refused,
             "demo_only": keys.demo_only,
         },
     )
-
-
-def choose_batches(keys: KeySet, ledger: Ledger, wanted: Sequence[int] | None = None) -> list[int]:
-    """Return the batches to ask: those wanted, or all that are still secret.
-
-    Raises:
-        TaggantError: If a batch does not exist, has been revealed, or leaves a gap, or if none is left.
-    """
-    spent = revealed(ledger.entries())
-    if wanted is None:
-        chosen = [batch for batch in range(len(keys.batches)) if batch not in spent]
-        if not chosen:
-            raise TaggantError(
-                "all batches of these keys have been revealed, and anybody may have trained on them; draw new keys"
-            )
-        return chosen
-    keys.numbers(wanted)
-    chosen = sorted(wanted)
-    for batch in chosen:
-        if batch in spent:
-            raise TaggantError(f"batches={chosen}: batch {batch} was revealed on {spent[batch]}; ask one that is still secret")
-    if chosen != list(range(chosen[0], chosen[-1] + 1)):
-        raise TaggantError(f"batches={chosen} must follow one another: batches are used in order")
-    return chosen
 
 
 def write_verdict(
@@ -145,7 +126,7 @@ def write_verdict(
 
 
 class OpenUse:
-    """One use of the keys in the ledger, entered with the first answer: none is seen without an entry.
+    """One use of the keys in the ledger, entered before an answer is looked at: none is seen without an entry.
 
     Args:
         ledger: The KeySet's.
@@ -153,11 +134,25 @@ class OpenUse:
         batches: Numbers of the batches that are asked.
         access: How the model is asked, in a word.
         labels: SHA-256 of the label table, or None: a table that follows the answers could be made to fit them.
+        settings: All else that shapes a query or maps an answer, JSON values: another setting is another use.
+        identity: Which model it is: digests of its files, its address, who collected the answers and when; JSON values.
     """
 
-    def __init__(self, ledger: Ledger, suspect: str, batches: Sequence[int], access: str, labels: str | None = None) -> None:
-        self.ledger, self.suspect, self.labels = ledger, suspect, labels
-        self._facts = {"suspect": suspect, "batches": sorted(batches), "access": access, "labels": labels}
+    def __init__(
+        self,
+        ledger: Ledger,
+        suspect: str,
+        batches: Sequence[int],
+        access: str,
+        labels: str | None = None,
+        *,
+        settings: Mapping[str, Any] | None = None,
+        identity: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.ledger, self.suspect = ledger, suspect
+        # What stands in the ledger and in the record alike.
+        self.facts = {"access": access, "labels": labels, "settings": dict(settings or {}), "identity": dict(identity or {})}
+        self._entered = {"suspect": suspect, "batches": sorted(batches), **self.facts}
         self.entry: dict[str, Any] | None = None
         self._run: str | None = None
 
@@ -167,7 +162,7 @@ class OpenUse:
             if self._run is None:
                 self._run = secrets.token_hex(8)
                 write_secret_json(folder / "secret" / "use.json", {"run": self._run})
-            self.entry = self.ledger.append("use", run=self._run, **self._facts)
+            self.entry = self.ledger.append("use", run=self._run, **self._entered)
         return self.entry
 
     def take_up(self, folder: Path) -> None:
@@ -176,18 +171,18 @@ class OpenUse:
         if remembered.exists():
             self._run = str(read_json(remembered, what="use")["run"])
             self.entry = next((e for e in self.ledger.entries() if e.get("run") == self._run), None)
-            for name, value in self._facts.items():
+            for name, value in self._entered.items():
                 if self.entry is not None and self.entry.get(name) != value:
                     raise TaggantError(
                         f"out={folder} was begun with {name}={self.entry.get(name)}, and this run has {value}; it stands in "
-                        "the ledger since the first answer, so go on as it was begun, or name a new folder"
+                        "the ledger, so go on as it was begun, or name a new folder, which is another use"
                     )
 
 
 def conclude(
     answers: Sequence[Answer], keys: KeySet, batches: Sequence[int], use: OpenUse, about: dict[str, Any], folder: Path
 ) -> Detection:
-    """Test, and write record and ledger.
+    """Enter the use, test, and write record and ledger: nothing is known of the answers before the entry.
 
     Args:
         answers: One for each key of the batches, numbered by the keys' order; for a sequential test perhaps only the first.
@@ -200,16 +195,16 @@ def conclude(
     Returns:
         The record.
     """
-    answers, ranks = looked_at(answers, keys, batches)
-    lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
     entry = use.begin(folder)
     if entry["batches"] != sorted(batches):
         raise TaggantError(
             f"batches={sorted(batches)} are concluded on, and batches={entry['batches']} were asked; take all of them"
         )
+    answers, ranks = looked_at(answers, keys, batches)
+    lacking, refused = incomplete_answers(answers, keys), sum(a.labels is None for a in answers)
     origin = {
         "suspect": use.suspect,
-        "labels": use.labels,
+        **use.facts,
         **about,
         "ledger": {"entry": entry["number"], "head": entry["hash"]},
     }

@@ -19,7 +19,9 @@ from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.taggants.key_images import batch_secret
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.reveal import read_reveals
+from taggant_lightning.taggants.seeds import batch_seed
 from taggant_lightning.taggants.verdict import detect, incomplete_answers, looked_at, write_verdict
+from tests.manifests import whole_manifest
 
 CLASSES = 29
 
@@ -50,7 +52,7 @@ def ask(root: Path, keys: KeySet, suspect: str, first: list[int], batches: list[
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("owner")
     keys = owner(root)
-    (root / "manifest.json").write_text(json.dumps({"commitment": keys.commitment, "statement": "birds", "hashes": "ab" * 32}))
+    (root / "manifest.json").write_text(json.dumps(whole_manifest(keys)))
     audit = {"bound": 8, "max_step": 8, "num_changed": 98765, "visibility": {"psnr_mean": 36.5, "ssim_mean": None}}
     (root / "audit.json").write_text(json.dumps(audit))
     controls = dict.fromkeys(("top-k", "top-1", "rank score", "sequential"), 0.4)
@@ -68,7 +70,7 @@ def root(made: Path, tmp_path: Path) -> Path:
 def everything(root: Path) -> list[str]:
     return [
         "report", str(root / "bob" / "detection.json"), str(root / "innocent"), "--keys", str(root / "keys"),
-        "--manifest", str(root / "manifest.json"), "--committed", "2026-11-24", "--released", "2026-12-01",
+        "--manifest", str(root / "manifest.json"), "--committed", "2026-01-24", "--released", "2026-02-01",
         "--timestamp", "https://list.example.org/42", "--audit", str(root / "audit.json"),
         "--calibration", str(root / "calibration.json"),
     ]  # fmt: skip
@@ -79,7 +81,8 @@ def secrets_in(folder: Path, keys: KeySet, batch: int | None = None) -> set[str]
     numbers = keys.numbers(None if batch is None else [batch])
     found, salts = set(), keys.salts()
     of_batches = [batch_secret(keys.header, keys.secret, b) for b in (range(len(keys.batches)) if batch is None else [batch])]
-    raw = {"secret": [keys.secret, *of_batches], "salt": [salts[n] for n in numbers], "image": []}
+    seeds = [batch_seed(keys.secret, b) for b in (range(len(keys.batches)) if batch is None else [batch])]
+    raw = {"secret": [keys.secret, *of_batches, *seeds], "salt": [salts[n] for n in numbers], "image": []}
     for number in numbers:
         image = keys.images[number]
         raw["image"] += [image.tobytes(), np.ascontiguousarray(image.transpose(1, 2, 0)).tobytes()]

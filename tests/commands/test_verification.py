@@ -9,6 +9,7 @@ import pytest
 
 from taggant_lightning.cli import main
 from taggant_lightning.taggants.keys import KeySet
+from tests.manifests import whole_manifest
 
 DATES = {
     "promised": "2026-01-01",
@@ -41,7 +42,7 @@ def handed(tmp_path: Path) -> Path:
     (folder / "claim.json").write_bytes((tmp_path / "run" / "detection.json").read_bytes())
     (folder / "answers.json").write_bytes((tmp_path / "run" / "secret" / "detection.secret.json").read_bytes())
     (folder / "ledger.jsonl").write_bytes((tmp_path / "keys" / "ledger.jsonl").read_bytes())
-    (folder / "manifest.json").write_text(json.dumps({"commitment": keys.commitment}))
+    (folder / "manifest.json").write_text(json.dumps(whole_manifest(keys)))
     return folder
 
 
@@ -54,14 +55,27 @@ def verify(folder: Path, *more: str, reveals: tuple[int, ...] = (0, 1), **dates:
 
 
 def test_an_honest_claim(handed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert verify(handed) == 0
+    assert verify(handed) == 3
     out = capsys.readouterr().out
     assert "verified: 12 keys follow from the revealed secrets and lead to the commitment" in out
-    assert "the claim verifies: corrected log10 p = -8.26" in out
+    lines = out.splitlines()
+    place = lines.index("checked:")
+    assert lines[0].startswith("nothing speaks against the claim, but its answers are the claimant's word: corrected")
+    assert "log10 p = -7.96" in lines[0]  # two ways to choose batches
+    assert "rests on the claimant's word:" in lines[place:]
+    assert (
+        "- that somebody whom the record does not name collected the answers from 'bob', on a day that it does not say" in lines
+    )
+    assert "verifies" not in out
     assert "FAILS" not in out
     assert "unknown" not in out
     head = json.loads((handed / "ledger.jsonl").read_text().splitlines()[1])["hash"]
-    assert verify(handed, "--head", head) == 0
+    assert verify(handed, "--head", head) == 3
+    assert "- that the ledger holds every use and every look after the published head" in capsys.readouterr().out
+    manifest = json.loads((handed / "manifest.json").read_text())
+    (handed / "manifest.json").write_text(json.dumps({**manifest, "ledger_head": "ab" * 32}))
+    assert verify(handed) == 2
+    assert "does not hold the published head abab" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -114,6 +128,17 @@ def test_what_was_changed(
     capsys.readouterr()
     assert verify(handed) == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_header_that_was_never_committed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawing = ["--num-keys", "2", "--num-classes", "5", "--shape", "1,4,4"]
+    assert main(["keys", "new", "--out", str(tmp_path / "keys"), *drawing]) == 0
+    keys = KeySet.load(tmp_path / "keys")
+    (tmp_path / "header.json").write_text(json.dumps({**keys.header, "seeds": "00" * 32}))
+    words = ["keys", "verify", "--secret-file", str(tmp_path / "keys" / "secret.hex"), "--commitment", keys.commitment]
+    assert main([*words, "--header", str(tmp_path / "header.json")]) == 2
+    assert "its seeds do not follow from the secret" in capsys.readouterr().err
+    assert main(words) == 0
 
 
 def test_what_is_missing(handed: Path, capsys: pytest.CaptureFixture[str]) -> None:

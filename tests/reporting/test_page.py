@@ -20,17 +20,23 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.verdict import detect
 
 FIGURE = Shown("data:image/svg+xml;base64,", "a figure", "null-1")
+SECRET = bytes.fromhex("4f1c0e9a7738d2b5a1c69e03f85b2d47")
 TESTS = ("binomial_top_k", "rank_score", "sequential_top_k")
 
 
 def drawn(test: str = "binomial_top_k", **more: Any) -> KeySet:
-    arguments = {"num_keys": 12, "num_classes": 10, "shape": (1, 2, 2), "test": test, "statement": "words", "secret": bytes(16)}
+    arguments = {"num_keys": 12, "num_classes": 10, "shape": (1, 2, 2), "test": test, "statement": "words", "secret": SECRET}
     return KeySet.draw(**{**arguments, **more})
 
 
 def model(keys: KeySet, ranks: list[int], name: str = "Bob", use: int | None = 0, **more: Any) -> Model:
     record = detect(np.array(ranks), keys, {"suspect": name, "access": "url"})
-    given = {"checks": [("keys", "holds", "they are"), ("number", "unknown", "not at hand")], "null": FIGURE, **more}
+    given = {
+        "checks": [("keys", "holds", "they are"), ("number", "unknown", "not at hand")],
+        "words": ["these are its answers"],
+        "null": FIGURE,
+        **more,
+    }
     return Model(name, f"{name}/detection.json", "ab" * 32, record, use, record.log10_p, **given)
 
 

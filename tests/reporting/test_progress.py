@@ -67,7 +67,7 @@ def test_lines_of_a_run(
 ) -> None:
     keys = str(KeySet.draw(num_keys=2, num_classes=3, shape=(3, 6, 6), secret=bytes(16)).save(tmp_path / "keys"))
     words = [*base(tiny_npz, tmp_path / "run"), "--data.batch_size", "8"]
-    detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", keys]
+    detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", keys, "--trainer.callbacks.curve", "true"]
     signing = ["--trainer.callbacks+", "TaggantSigning", "--trainer.callbacks.keys", keys, "--trainer.callbacks.images_per_key"]
     signing += ["2", "--trainer.callbacks.min_images_per_key", "1", "--trainer.callbacks.steps", "3"]
     signing += ["--trainer.callbacks.out", str(tmp_path / "s")]

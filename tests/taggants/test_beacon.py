@@ -13,8 +13,10 @@ from taggant_lightning.cli import main
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.taggants.beacon import promise_of
-from taggant_lightning.taggants.claims import Evidence, date, verify_claim
+from taggant_lightning.taggants.claims import verify_claim
+from taggant_lightning.taggants.findings import Evidence
 from taggant_lightning.taggants.keys import KeySet, redraw
+from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.reveal import Revealed, read_reveals, reveal
 from taggant_lightning.taggants.verdict import detect
 
@@ -103,7 +105,9 @@ def test_in_a_claim() -> None:
     holds, said = choice(Evidence(**dates), revealed)
     assert holds is True
     assert promise_of(keys.header) in said
-    assert f"check that {SOURCE} is ab12" in said
+    words = verify_claim(claim, revealed, Evidence(**dates)).words
+    assert f"ab12 is the value of {SOURCE}" in words
+    assert any("this promise was the claimant's only one" in word for word in words)
     assert choice(Evidence(**{**dates, "promised": dates["committed"]}), revealed)[0] is False
     assert choice(Evidence(**{**dates, "committed": dates["promised"]}), revealed)[0] is False  # before the value was known
     assert choice(Evidence(), revealed)[0] is None
@@ -137,7 +141,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "was fulfilled with 'c0ffee', and a promise has one value" in capsys.readouterr().err
     words = ["keys", "verify", "--secret-file", f"{promised}/secret.hex", "--header", str(tmp_path / "keys" / "keyset.json")]
     assert main([*words, "--commitment", keys.commitment]) == 0
-    (tmp_path / "promised" / "secret.hex").write_text("00" * 32)
+    (tmp_path / "promised" / "secret.hex").write_text("5e" * 16 + "ab12cd34ef567890" * 2)
     capsys.readouterr()
     assert main(["keys", "fulfil", promised, "--beacon", "c0ffee", "--out", str(tmp_path / "other")]) == 2
     assert "are not those of the promise" in capsys.readouterr().err

@@ -13,10 +13,14 @@ from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
-from taggant_lightning.taggants.claims import Evidence, Verification, date, verify_claim
+from taggant_lightning.statistics import binomial_log10_p
+from taggant_lightning.taggants.claims import verify_claim
+from taggant_lightning.taggants.findings import Asked, Evidence, Verification
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.reveal import Revealed, reveal
 from taggant_lightning.taggants.verdict import detect, incomplete_answers, ranks_of
+from tests.manifests import whole_manifest
 
 COMMITTED, RELEASED, SEEN = (date(f"2026-{month:02}-01", "test") for month in (1, 2, 6))
 
@@ -43,7 +47,7 @@ class Case:
         return found
 
     def evidence(self, **more: Any) -> Evidence:
-        manifest = {"commitment": self.keys.commitment}
+        manifest = whole_manifest(self.keys)
         given = {"answers": self.answers, "manifests": [manifest], "committed": COMMITTED, "released": RELEASED}
         return Evidence(**{**given, "first_seen": SEEN, "ledger": self.ledger.entries(), **more})
 
@@ -97,7 +101,8 @@ def test_a_subset_of_keys(case: Case) -> None:
         assert "batches" in failing(case.verify(bent, ledger=None))
 
 
-def test_half_the_keys_as_a_whole_batch(case: Case) -> None:
+def test_half_the_keys_as_a_whole_batch(tmp_path: Path) -> None:
+    case = Case(tmp_path, uses="one")
     claim = case.claim([0])
     assert case.verify(claim, answers=case.answers[:4]).holds
     # The same batch cannot borrow the answers of another one.
@@ -134,15 +139,16 @@ def test_a_release_after_the_model(case: Case) -> None:
 def test_several_commitments_multiply(case: Case) -> None:
     claim, own = case.claim(), case.keys.commitment
     others = [{"commitment": f"{n:064x}"} for n in range(9)]
-    found = case.verify(claim, manifests=[{"commitment": own}, *others])
+    whole = whole_manifest(case.keys)
+    found = case.verify(claim, manifests=[whole, *others])
     assert found.holds
     assert found.corrected_log10_p == pytest.approx(claim.log10_p + 1)
-    listed = case.verify(claim, manifests=[{"commitment": [own, "00" * 32]}])
+    listed = case.verify(claim, manifests=[{**whole, "commitment": [own, "00" * 32]}])
     assert listed.corrected_log10_p == pytest.approx(claim.log10_p + math.log10(2))
     # The same one twice is one.
-    assert case.verify(claim, manifests=[{"commitment": own}] * 2).corrected_log10_p == pytest.approx(claim.log10_p)
+    assert case.verify(claim, manifests=[whole] * 2).corrected_log10_p == pytest.approx(claim.log10_p)
     many = [{"commitment": f"{n:064x}"} for n in range(10**5)]
-    assert failing(case.verify(claim, manifests=[{"commitment": own}, *many])) == {"significance"}
+    assert failing(case.verify(claim, manifests=[whole, *many])) == {"significance"}
 
 
 def test_other_uses_are_corrected_for(case: Case) -> None:
@@ -231,7 +237,7 @@ def test_label_tables(case: Case) -> None:
     ledger = {"entry": entry["number"], "head": entry["hash"]}
     found = case.verify(replace(bent, provenance={**bent.provenance, "ledger": ledger}))
     assert failing(found) == set()
-    assert any("check that it maps classes by their names" in f.sentence for f in found.findings)
+    assert any("check that it maps by names" in f.sentence for f in found.findings)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +247,10 @@ def test_label_tables(case: Case) -> None:
         ({"claim": "proof of guilt"}, "record"),
         ({"p_value": 1e-99}, "record"),
         ({"p_value": None}, "record"),
-        ({"validity": "conservative"}, "number"),
+        ({"validity": "exact"}, "number"),
+        ({"details": {"choices": 1}}, "number"),
+        ({"provenance": {"settings": {"mean": [0.1]}}}, "settings"),
+        ({"provenance": {"identity": {"file_sha256": "ab"}}}, "identity"),
         ({"details": {"hits": 8}}, "number"),
         ({"details": {"refused": 3}}, "number"),
         ({"details": {"rate": 0.01}}, "number"),
@@ -252,6 +261,134 @@ def test_a_record_that_was_changed(case: Case, change: dict[str, Any], name: str
     claim = case.claim()
     merged = {k: {**getattr(claim, k), **v} if isinstance(v, dict) else v for k, v in change.items()}
     assert name in failing(case.verify(replace(claim, **merged)))
+
+
+def test_the_choice_of_batches_is_paid_for(tmp_path: Path) -> None:
+    """Whoever holds the keys can ask all batches and conclude on those that suit: no record shows that she did not."""
+    for more, runs in (({"uses": "rest"}, 4), ({"uses": "one"}, 4), ({"version": 1}, 10)):
+        case = Case(tmp_path / str(more), batches=[2, 2, 2, 2], **more)
+        chosen = {"rest": [2, 3], "one": [2]}.get(str(more.get("uses")), [1, 2])
+        claim = case.claim(chosen)
+        numbers = case.keys.numbers(chosen)
+        alone = binomial_log10_p(len(numbers) - (7 in numbers), len(numbers), 0.1)  # the model misses the last key
+        assert claim.log10_p == pytest.approx(alone + math.log10(runs))
+        assert (claim.details["choices"], claim.validity) == (runs, "conservative")
+        answers = [case.answers[i] for i in case.keys.numbers(chosen)]
+        assert "batches" not in failing(case.verify(claim, answers=answers))
+        # Another run of batches than the commitment allows is refused, whatever its number.
+        if more.get("version") != 1:
+            assert "batches" in failing(case.verify(replace(claim, details={**claim.details, "batches": [0, 1]})))
+
+
+def test_an_older_record_pays_for_its_choice_when_it_is_verified(tmp_path: Path) -> None:
+    """Earlier versions wrote the number of the batches at hand; verification multiplies it by their runs."""
+    case = Case(tmp_path, version=1)
+    claim = case.claim()
+    plain = {name: value for name, value in claim.details.items() if name != "choices"}
+    before = claim.log10_p - math.log10(3)
+    older = replace(claim, details=plain, log10_p=before, p_value=10**before, validity="exact")
+    entry = case.ledger.append("use", suspect="bob", batches=[0, 1], access="url")
+    case.ledger.append("result", use=entry["number"], log10_p=before, detection="")
+    older = replace(older, provenance={**older.provenance, "ledger": {"entry": entry["number"], "head": entry["hash"]}})
+    found = case.verify(older)
+    assert failing(found) == set()
+    assert found.corrected_log10_p == pytest.approx(before + math.log10(3) + math.log10(2))  # and for the use before
+
+
+def test_reveals_of_v1_tie_nothing_together(tmp_path: Path) -> None:
+    case = Case(tmp_path, version=1)
+    untied = replace(Revealed.of(case.keys), tied=False)
+    found = verify_claim(case.claim(), untied, case.evidence())
+    assert failing(found) == {"secret"}
+    assert "each may have been tried by itself" in found.findings[1].sentence
+
+
+def test_looks_are_uses(case: Case) -> None:
+    for epoch in range(9):
+        case.ledger.append("look", suspect="run", batches=[0, 1], epoch=epoch)
+    claim = case.claim()
+    found = case.verify(claim)
+    assert found.corrected_log10_p == pytest.approx(claim.log10_p + 1)
+    assert any("used 10 times, 9 of them looks" in f.sentence for f in found.findings)
+    case.ledger.append("curve", run="x")  # an earlier version counted no looks, so nobody knows how many there were
+    assert failing(case.verify(claim)) == {"ledger"}
+
+
+def test_what_shaped_the_queries_is_told(case: Case) -> None:
+    settings, identity = {"mean": [0.1], "std": None}, {"file_sha256": "ab" * 32}
+    entry = case.ledger.append("use", suspect="bob", batches=[0, 1], access="onnx", settings=settings, identity=identity)
+    claim = case.claim()
+    origin = {"settings": settings, "identity": identity, "ledger": {"entry": entry["number"], "head": entry["hash"]}}
+    case.ledger.append("result", use=entry["number"], log10_p=claim.log10_p, detection="")
+    found = case.verify(replace(claim, provenance={**claim.provenance, **origin}))
+    assert failing(found) == set()
+    said = {f.name: f for f in found.findings}
+    assert said["settings"].note
+    assert said["settings"].word == ("mean are the model's own, and not chosen to fit",)
+    assert "file_sha256=abab" in said["identity"].sentence
+
+
+def test_the_claimants_word(case: Case) -> None:
+    found = case.verify(case.claim())
+    for clause in ("these are the model's answers", "no secrets were tried", "the ledger holds every use", "releases of this"):
+        assert any(clause in word for word in found.words), clause
+    assert any("no head of it" in word for word in found.words)
+    assert any("after the published head" in word for word in case.verify(case.claim(), heads=["ab"]).words)
+
+
+def test_asked_again(case: Case) -> None:
+    claim = case.claim()
+    asked = Asked(case.answers, {"file_sha256": "cd" * 32}, {})
+    found = case.verify(claim, asked=asked)
+    assert found.holds
+    assert found.asked
+    assert not any("these are the model's answers" in word for word in found.words)
+    assert any("its record does not identify it" in word for word in found.words)
+    # Fabricated answers: the model itself hits nothing, and the weaker number counts.
+    wrong = [[(label + 1) % 10] for label in case.keys.labels.tolist()]
+    refuted = case.verify(claim, asked=replace(asked, answers=wrong))
+    assert failing(refuted) == {"significance"}
+    assert refuted.corrected_log10_p == 0
+    assert any("7 answers differ from those that the claimant shows" in f.sentence for f in refuted.findings)
+    named = replace(claim, provenance={**claim.provenance, "identity": {"file_sha256": "ee" * 32}})
+    assert "asked again" in failing(case.verify(named, asked=asked))
+    assert case.verify(claim, asked=asked, answers=None).holds
+    assert "asked again" in failing(case.verify(claim, asked=replace(asked, answers=case.answers[:3])))
+
+
+def test_a_p_value_equal_to_the_level_holds(tmp_path: Path) -> None:
+    case = Case(tmp_path, num_keys=3, batches=[3])
+    case.answers = [[int(label)] for label in case.keys.labels]
+    claim = case.claim([0])
+    assert claim.log10_p == pytest.approx(-3)
+    assert case.verify(claim, level=1e-3).holds
+    assert failing(case.verify(claim, level=0.99e-3)) == {"significance"}
+
+
+def test_times_of_the_ledger(case: Case) -> None:
+    claim = case.claim()
+    later = date((datetime.now(UTC) + timedelta(days=2)).isoformat(timespec="seconds"), "test")
+    assert failing(case.verify(claim, released=later, first_seen=later)) == {"ledger"}
+    entries = case.ledger.entries()
+    bent = [{**entries[0], "time": "2030-01-01T00:00:00+00:00"}, *entries[1:]]
+    assert failing(case.verify(claim, ledger=bent)) == {"ledger"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"statement": "other photographs"}, "the release says that it is 'other photographs'"),
+        ({"classes": ["a"]}, "has 1 classes, and the keys were drawn for 10"),
+        ({"hashes": ""}, "no manifest of a release"),
+        ({"num_images": 0}, "no manifest of a release"),
+        ({"format": "x"}, "no manifest of a release"),
+    ],
+)
+def test_manifests_that_are_none(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    case = Case(tmp_path, statement="photographs")
+    found = case.verify(case.claim(), manifests=[whole_manifest(case.keys, **{"statement": "photographs", **change})])
+    assert failing(found) == {"manifest"}
+    assert any(message in f.sentence for f in found.findings)
 
 
 def test_a_file_that_is_not_the_ledgers(case: Case) -> None:
@@ -270,6 +407,16 @@ def test_dates() -> None:
     day = date("2026-11-24", "released")
     assert (day.start, str(day)) == (datetime(2026, 11, 24, tzinfo=UTC), "2026-11-24")
     assert day.end - day.start == timedelta(days=1, microseconds=-1)
-    assert date("2026-11-24T12:00+02:00", "released").start.utcoffset() == timedelta(hours=2)
-    with pytest.raises(TaggantError, match="released='yesterday' is no date; write ISO 8601"):
-        date("yesterday", "released")
+    for text in ("2026-11-24T12:00+02:00", "2026-11-24T10:00", "2026-11-24 10:00:00Z", "2026-11-24T10:00:00.0"):
+        assert date(text, "released").start == date(text, "released").end == datetime(2026, 11, 24, 10, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["yesterday", "2026-W45", "2026-W45-2", "T12", "20261124", "2026-11", "2026-13-01", "2026-11-24T12", "2026-11-24T12:00 Z",
+     "٢٠٢٦-11-24", "", "2026-11-24T24:01", "0001-01-01T00:00+23:59", "2026-11-24T12:00:00,5", "2026-328"],
+)  # fmt: skip
+def test_what_is_no_date(text: str) -> None:
+    """A week is no day, and an hour no instant, whatever a library makes of them."""
+    with pytest.raises(TaggantError, match="released='.*' is no date; write 2026-11-24, or with a time"):
+        date(text, "released")

@@ -121,7 +121,7 @@ def test_training_with_and_without_is_bit_identical(keys: KeySet, tiny_npz: Path
 def test_verdict_records_and_last_line(
     keys: KeySet, tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    detection = KeyDetection(str(keys.save(tmp_path / "keys")))
+    detection = KeyDetection(str(keys.save(tmp_path / "keys")), curve=True)
     t, model = fit(tmp_path / "run", tiny_npz, detection)
     assert set(t.callback_metrics) >= {"keys/hits", "keys/log10_p"}
     t.test(model, datamodule=ImageDataModule("npz", str(tiny_npz)), verbose=False)

@@ -32,7 +32,7 @@ def test_what_is_drawn_is_well_formed() -> None:
         (("test", "name"), "best"), (("derivation",), 5), (("derivation", "grid"), 5), (("derivation", "grid"), 0),
         (("derivation", "source"), "images"), (("derivation", "more"), 1), (("beacon",), []), (("beacon", "value"), "AB12"),
         (("beacon", "value"), "a b12"), (("beacon", "source"), " "), (("beacon", "seeds"), ["00" * 32]), (("more",), 1),
-        (("seeds",), "00"), (("seeds",), None),
+        (("seeds",), "00"), (("seeds",), None), (("beacon", "value"), ""), (("test", "top_k"), True),
         (("uses",), "best"), (("uses",), ["rest"]), (("format",), []), (("format",), "taggant-lightning/keyset/v1"),
     ],
 )  # fmt: skip

@@ -11,11 +11,11 @@ import pytest
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
+from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.commitment import merkle_path, merkle_root, root_from_path
 from taggant_lightning.taggants.key_images import batch_secret
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.reveal import read_reveals, reveal
-from taggant_lightning.taggants.verdict import choose_batches
 
 
 @pytest.fixture
@@ -96,8 +96,19 @@ def test_order(keys: KeySet, ledger: Ledger) -> None:
     assert ledger.entries() == []
     assert choose_batches(keys, ledger) == [0, 1, 2]
     assert choose_batches(keys, ledger, [2, 1]) == [1, 2]
-    with pytest.raises(TaggantError, match=r"batches=\[0, 2\] must follow one another"):
-        choose_batches(keys, ledger, [0, 2])
+    for some in ([0, 2], [0, 1], [1]):
+        with pytest.raises(TaggantError, match="a use of these keys asks all batches that are still secret, as committed"):
+            choose_batches(keys, ledger, some)
+    one = KeySet(keys.images, keys.labels, {**keys.header, "uses": "one"}, keys.secret)
+    assert choose_batches(one, ledger) == [0]
+    assert choose_batches(one, ledger, [2]) == [2]
+    with pytest.raises(TaggantError, match=r"batches=\[1, 2\]: a use of these keys asks one batch, as committed"):
+        choose_batches(one, ledger, [1, 2])
+    older = KeySet(keys.images, keys.labels, {**keys.header, "format": "taggant-lightning/keyset/v1"}, keys.secret)
+    assert choose_batches(older, ledger, [0, 1]) == [0, 1]
+    with pytest.raises(TaggantError, match="asks batches that follow one another"):
+        choose_batches(older, ledger, [0, 2])
+    assert ledger.entries() == []
     reveal(keys, 0, ledger)
     assert choose_batches(keys, ledger) == [1, 2]
     with pytest.raises(TaggantError, match="batch 0 was revealed on .*; ask one that is still secret"):
@@ -140,6 +151,14 @@ def _truncated(stored: dict[str, Any]) -> None:
     stored["keys"][0]["image"] = "AAAA"
 
 
+def _upper_case(stored: dict[str, Any]) -> None:
+    stored["keys"][0]["salt"] = stored["keys"][0]["salt"].upper()
+
+
+def _blanks(stored: dict[str, Any]) -> None:
+    stored["seed"] = stored["seed"][:2] + " " + stored["seed"][2:]
+
+
 def _no_secret(stored: dict[str, Any]) -> None:
     del stored["seed"]
 
@@ -160,6 +179,8 @@ def _format(stored: dict[str, Any]) -> None:
         (_twice, "and not the whole batch 0"),
         (_truncated, "is damaged"),
         (_no_secret, "is damaged"),
+        (_upper_case, "not hexadecimal in lower case"),
+        (_blanks, "not hexadecimal in lower case"),
         (_format, "has the format 'x'"),
     ],
 )
