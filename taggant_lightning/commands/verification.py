@@ -9,6 +9,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import FILE, read_entries
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.claims import Evidence, Verification, date, verify_claim
 from taggant_lightning.taggants.header import check_header
 from taggant_lightning.taggants.keys import KeySet, redraw
@@ -30,10 +31,10 @@ def verify(arguments: argparse.Namespace) -> None:
             raise TaggantError(f"the revealed keys have the commitment {revealed.commitment} and not {arguments.commitment}")
         noise = revealed.header["derivation"]["source"] == "noise"
         what = f"{len(revealed.labels)} keys follow" if noise else f"the labels of {len(revealed.labels)} keys follow"
-        print(f"verified: {what} from the revealed secrets and lead to the commitment")
+        say(f"verified: {what} from the revealed secrets and lead to the commitment")
     else:
         revealed = Revealed.of(_whole(arguments))
-    print(f"commitment {revealed.commitment}")
+    say(f"commitment {revealed.commitment}")
     if arguments.claim is not None:
         _claim(arguments, revealed, source_checked=arguments.source is not None and not arguments.reveal)
 
@@ -44,11 +45,11 @@ def _whole(arguments: argparse.Namespace) -> KeySet:
     real = keys.header["derivation"]["source"] == "images"
     images = source_of(keys, arguments.source)
     keys.check(arguments.commitment, images)
-    print("verified: labels follow from the secret" if real and images is None else "verified: keys follow from the secret")
+    say("verified: labels follow from the secret" if real and images is None else "verified: keys follow from the secret")
     if real and images is None:
-        print("the images are real ones, held by the commitment alone; add --source DIR to recompute the choice")
+        say("the images are real ones, held by the commitment alone; add --source DIR to recompute the choice")
     if arguments.commitment:
-        print("verified: the commitment is that of these keys")
+        say("verified: the commitment is that of these keys")
     return keys
 
 
@@ -76,11 +77,11 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed, source_checked: bo
     )
     found = verify_claim(claim, revealed, evidence)
     for line in lines(found):
-        print(line)
+        say(line)
     if not found.holds:
         failing = [f"{f.name} ({f.sentence})" for f in found.findings if f.holds is not True]
         raise TaggantError(f"claim={arguments.claim} does not verify: {'; '.join(failing)}")
-    print(f"the claim verifies: corrected log10 p = {found.corrected_log10_p:.2f}")
+    say(f"the claim verifies: corrected log10 p = {found.corrected_log10_p:.2f}")
 
 
 def lines(found: Verification) -> list[str]:

@@ -18,6 +18,7 @@ from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import evaluate
@@ -164,7 +165,7 @@ class KeyDetection(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Print the one greppable line last, after Lightning's table."""
         if stage == "test" and trainer.is_global_zero and self.detection is not None:
-            print(verdict_line(self.detection, Path(self.out or trainer.default_root_dir)), flush=True)
+            say(verdict_line(self.detection, Path(self.out or trainer.default_root_dir)), flush=True)
 
 
 def _digest_of(path: object) -> str | None:
