@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_secret
+from taggant_lightning.outside.documents import read_bounded
 from taggant_lightning.taggants.keys import KeySet
 
 MAP = "queries.csv"  # in the KeySet's folder: which exported query is which key
@@ -76,7 +77,7 @@ def read_secret(path: Path) -> bytes:
         TaggantError: If the file is missing or holds something else.
     """
     try:
-        return bytes.fromhex(path.read_text())
+        return bytes.fromhex(read_bounded(path).decode())
     except OSError:
         raise TaggantError(f"secret-file={path} cannot be read; name a file with the secret in hexadecimal") from None
     except ValueError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.given import MAP, parse_batches, parse_shape, read_images, read_secret, source_of, write_map
+from taggant_lightning.commands.promises import promised_header
 from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
@@ -169,12 +170,12 @@ def _fulfil(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.directory)
     stored = read_json(folder / PROMISED, what="promise")
     try:
-        header, made = stored["header"], stored["promise"]
+        header, made = promised_header(stored), stored["promise"]
         shape = (header["shape"][0], header["shape"][1], header["shape"][2])
         source = None if arguments.source is None else read_images(Path(arguments.source), shape)
         keys = redraw(header, read_secret(folder / "secret.hex"), beacon=arguments.beacon, source_images=source)
     except (KeyError, TypeError, IndexError) as error:
-        raise TaggantError(f"promised={folder} is damaged ({error!r}); restore it from a copy") from None
+        raise TaggantError(f"promised={folder} is damaged ({error}); restore it from a copy") from None
     value = keys.header["beacon"]["value"]
     if stored.get("value", value) != value:
         raise TaggantError(

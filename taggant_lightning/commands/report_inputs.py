@@ -1,20 +1,24 @@
 """What `taggant report` reads: records, answers, audits, calibrations, each checked before anything is written."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.commands.answers import Answers, read_answers
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
+from taggant_lightning.outside.documents import parse_json, read_bounded
+from taggant_lightning.outside.fields import each, fields, number, text
 from taggant_lightning.statistics.binomial import binomial_log10_p
 from taggant_lightning.statistics.rank_score import rank_score_log10_p
 from taggant_lightning.taggants.claims import date
+from taggant_lightning.taggants.limits import check_limits
 from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, check_test
 
 VALIDITIES = ("exact", "conservative", "empirical")
+_ROWS = each(fields({"p": number(0, 1), "name": text(200), "kind": text(200)}, more=text(200)), 10_000)
 SECRET = Path("secret") / "detection.secret.json"
 
 
@@ -122,7 +126,7 @@ def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
     wanted = "the results.json that benchmarks/calibration.py wrote"
     own = {RANK_SCORE: "rank score", SEQUENTIAL: "sequential"}.get(test["name"], "top-1" if test.get("top_k") == 1 else "top-k")
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = parse_json(read_bounded(Path(path)))
     except OSError as error:
         raise TaggantError(f"calibration={path} cannot be read ({error.strerror}); name {wanted}") from None
     except ValueError as error:
@@ -138,7 +142,8 @@ def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
             for name, found in stored["mutants"].items()
             if found["test"] == own
         ]
-    except (KeyError, TypeError, ValueError, AttributeError):
+        _ROWS(rows, "controls")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise TaggantError(f"calibration={path} holds something else than controls and mutants; name {wanted}") from None
     return rows
 
@@ -152,12 +157,13 @@ def _record(path: Path) -> Record:
         raise TaggantError(f"detection={path} cannot be read ({error.strerror}); check its permissions") from None
     _check(path, detection)
     secret = path.parent / SECRET
-    stored = read_object(secret, "answers") if secret.exists() else {}
-    if stored and any(stored.get(name) != getattr(detection, name) for name in ("commitment", "log10_p", "details")):
+    stored = read_answers(secret) if secret.exists() else Answers(None, None, {})
+    same = [stored.record.get(name) == getattr(detection, name) for name in ("commitment", "log10_p", "details")]
+    if stored.record and not all(same):
         raise TaggantError(f"answers={secret} do not belong to {path}; put back the file that was written with it")
-    answers, ranks = stored.get("answers"), stored.get("ranks")
+    answers, ranks = stored.answers, stored.ranks
     for what, found in (("answers", answers), ("ranks", ranks)):
-        if found is not None and not (isinstance(found, list) and len(found) == detection.details["num_keys"]):
+        if found is not None and len(found) != detection.details["num_keys"]:
             raise TaggantError(f"answers={secret} are damaged: {what} must be a list, one for each key; restore a copy")
     return Record(path, sha256_file(path), detection, answers, ranks)
 
@@ -172,6 +178,7 @@ def _check(path: Path, record: Detection) -> None:
         whole = whole and len(bytes.fromhex(record.commitment)) == 32
         whole = whole and bool(d["batches"]) and all(type(batch) is int for batch in d["batches"])
         check_test(d["test"], d["num_classes"])
+        check_limits(d["num_keys"], d["num_classes"], (1, 1, 1), d["test"]["name"])
         number = _recomputed(d)
         whole = whole and isinstance(provenance.get("ledger") or {}, dict)
         if provenance.get("first_seen") is not None:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.commands.answers import read_answers
 from taggant_lightning.commands.given import read_secret, source_of
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import FILE, read_entries
@@ -102,13 +103,10 @@ def _entries(path: Path, commitment: str, heads: list[str]) -> list[dict[str, An
 
 
 def _answers(path: Path) -> list[list[int | None] | None]:
-    stored: Any = read_json(path, what="answers").get("answers")
-    lists = isinstance(stored, list) and all(answer is None or isinstance(answer, list) for answer in stored)
-    if not lists or any(type(label) is not int and label is not None for answer in stored for label in answer or ()):
+    found = read_answers(path).answers
+    if found is None:
         raise TaggantError(f"answers={path} holds no rankings; name the detection.secret.json that `taggant detect` wrote")
-    if any(label is not None and not 0 <= label < 2**31 for answer in stored for label in answer or ()):
-        raise TaggantError(f"answers={path} holds labels that no model has; name the file that `taggant detect` wrote")
-    return stored  # type: ignore[no-any-return]  # rankings as JSON has them
+    return found
 
 
 def _from_secret(arguments: argparse.Namespace) -> KeySet:

@@ -3,6 +3,6 @@
 Knows nothing of keys, records or services, and raises ValueError: whoever reads a file says which one it is.
 """
 
-from taggant_lightning.outside.text import cell, cleaned, say, shown
+from taggant_lightning.outside.text import cell, cleaned, encodable, say, shown
 
-__all__ = ["cell", "cleaned", "say", "shown"]
+__all__ = ["cell", "cleaned", "encodable", "say", "shown"]

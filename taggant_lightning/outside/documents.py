@@ -27,20 +27,22 @@ def read_bounded(path: Path, limit: int = DOCUMENT) -> bytes:
     """
     # A pipe that nobody writes to would be waited for without end.
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is a pipe or a device and no file")
-        content = file.read(limit + 1)
+        content = file.read(min(limit, status.st_size) + 1)
     if len(content) > limit:
         raise ValueError(f"it is larger than {limit:,} bytes")
     return content
 
 
-def parse_json(content: bytes | str, *, pairs: Any = None) -> Any:
+def parse_json(content: bytes | str, *, pairs: Any = None, endless: bool = False) -> Any:
     """Return what a JSON text holds.
 
     Args:
         content: The text, UTF-8 where it is bytes.
         pairs: What makes a value of an object's (name, value) pairs; None for a dict, in which no name may come twice.
+        endless: Whether NaN and numbers beyond a float's range are allowed: scores of somebody else's model have them.
 
     Raises:
         ValueError: If it is no JSON, or holds NaN, a name twice, a number without end, too many values, or too deep ones.
@@ -53,9 +55,9 @@ def parse_json(content: bytes | str, *, pairs: Any = None) -> Any:
         value = json.loads(
             text,
             object_pairs_hook=pairs or _once,
-            parse_constant=_no_constant,
+            parse_constant=float if endless else _no_constant,
             parse_int=lambda digits: int(_short(digits)),
-            parse_float=_finite,
+            parse_float=float if endless else _finite,
         )
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

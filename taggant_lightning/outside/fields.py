@@ -36,10 +36,10 @@ def number(least: float = -1e15, most: float = 1e15) -> Rule:
 
 
 def text(most: int = TEXT) -> Rule:
-    """A text that UTF-8 can hold."""
+    """A text; `shown` makes it harmless wherever it is shown."""
 
     def check(value: Any, name: str) -> None:
-        if not isinstance(value, str) or len(value) > most or not _encodable(value):
+        if not isinstance(value, str) or len(value) > most:
             raise _wrong(name, value, f"a text of at most {most:,} characters")
 
     return check
@@ -165,11 +165,3 @@ def _within(name: str, entry: str) -> str:
 
 def _wrong(name: str, value: Any, wanted: str) -> ValueError:
     return ValueError(f"{name or 'the content'}={shown(_SHORT.repr(value), 60)} is not {wanted}")
-
-
-def _encodable(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

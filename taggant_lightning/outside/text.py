@@ -76,6 +76,15 @@ def cell(value: Any) -> Any:
     return f"'{text}" if value.lstrip(" ").startswith(_FORMULA) else text
 
 
+def encodable(text: str) -> bool:
+    """Return whether UTF-8 can hold a text: words of a command line in another encoding have surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _visible(letter: str) -> str:
     """Return a character as it is, or as an escape where it would show nothing, or act."""
     space = unicodedata.category(letter) == "Zs"

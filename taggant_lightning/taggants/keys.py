@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.record_fields import HEX
 from taggant_lightning.files import (
     read_json,
     secret_directory,
@@ -18,10 +19,12 @@ from taggant_lightning.files import (
     write_secret,
     write_secret_json,
 )
+from taggant_lightning.outside.documents import DOCUMENT, read_bounded
 from taggant_lightning.taggants.beacon import describe_beacon
 from taggant_lightning.taggants.commitment import commitment, leaf
-from taggant_lightning.taggants.header import FORMAT, check_header
+from taggant_lightning.taggants.header import FORMAT, check_header, check_words
 from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
+from taggant_lightning.taggants.limits import MOST_BYTES, check_limits
 from taggant_lightning.taggants.primary import TOP_K, arguments_of, make_test
 
 MIN_SECRET_BYTES = 16
@@ -91,6 +94,8 @@ class KeySet:
             TaggantError: If an argument lies outside its range.
         """
         _check_numbers(num_keys, num_classes, shape)
+        check_limits(num_keys, num_classes, shape, test)
+        check_words(statement, None if beacon is None else beacon[1])
         primary = make_test(test, num_classes=num_classes, top_k=top_k, bet=bet, stop=stop)
         side = min(shape[1:])
         if grid is not None and not 1 <= grid <= side:
@@ -283,14 +288,15 @@ class KeySet:
             raise TaggantError(f"keys={folder} is no folder; write the folder that `taggant keys new --out` made")
         stored = read_json(folder / "keyset.json", what="keys")
         try:
-            tensors = load((folder / "keys.safetensors").read_bytes())
-            secret = bytes.fromhex((folder / "secret.hex").read_text())
+            tensors = load(read_bounded(folder / "keys.safetensors", MOST_BYTES + DOCUMENT))
+            secret = bytes.fromhex(read_bounded(folder / "secret.hex").decode())
             keys = cls(tensors["images"], tensors["labels"], stored["header"], secret)
             check_header(keys.header)
+            HEX(stored["commitment"], "commitment")
             if keys.images.shape != (keys.header["num_keys"], *keys.header["shape"]) or keys.images.dtype != np.uint8:
                 raise TaggantError(f"images of shape {keys.images.shape} do not fit the header")
             keys.check(stored["commitment"])
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
             raise TaggantError(f"keys={folder} is damaged ({error}); restore it from a copy") from None
         return keys
 

@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.files import read_json
+from taggant_lightning.outside import shown
+from taggant_lightning.outside.documents import HEAVY
 from taggant_lightning.taggants.beacon import batch_seed, beacon_secret, seed_digest
 from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path
 from taggant_lightning.taggants.header import check_header
 from taggant_lightning.taggants.key_images import batch_secret, draw_label, draw_salt, noise_image
 from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.taggants.reveal_fields import check_reveal
 
 FORMAT = "taggant-lightning/reveal/v1"
 
@@ -117,10 +120,11 @@ def read_reveals(paths: Sequence[str | Path]) -> Revealed:
 
 
 def _read(path: Path) -> Revealed:
-    stored = read_json(path, what="reveal")
+    stored = read_json(path, what="reveal", limit=HEAVY)
     try:
+        check_reveal(stored)
         if stored["format"] != FORMAT:
-            raise TaggantError(f"reveal={path} has the format {stored['format']!r}; this program reads {FORMAT}")
+            raise TaggantError(f"reveal={path} has the format {shown(repr(stored['format']))}; this program reads {FORMAT}")
         header, batch = stored["header"], stored["batch"]
         check_header(header)
         if type(batch) is not int or not 0 <= batch < len(header["batches"]):
@@ -140,7 +144,10 @@ def _read(path: Path) -> Revealed:
                 raise TaggantError(
                     f"reveal={path}: key {number} does not follow from the batch's secret; it is forged or damaged"
                 )
-            if _position(key["path"], header["num_keys"]) != number or commitment_of_root(header, root) != stored["commitment"]:
+            if (
+                not _leads_from(number, key["path"], header["num_keys"])
+                or commitment_of_root(header, root) != stored["commitment"]
+            ):
                 raise TaggantError(f"reveal={path}: key {number} does not lead to the commitment; it is forged or damaged")
             images[number], labels[number] = image, label
         revealed_keys = Revealed(header, stored["commitment"], images, labels)
@@ -168,14 +175,11 @@ def _follows(header: dict[str, Any], of_batch: bytes, number: int, image: NDArra
     )
 
 
-def _position(path: Sequence[Sequence[str]], count: int) -> int:
-    """Return the leaf's place that the sides of a path spell, in a tree over `count` leaves; −1 where none fits."""
-    for place in range(count):
-        sides, position, width = [], place, count
-        while width > 1:
-            if position ^ 1 < width:
-                sides.append("left" if position & 1 else "right")
-            position, width = position // 2, (width + 1) // 2
-        if sides == [side for side, _ in path]:
-            return place
-    return -1
+def _leads_from(place: int, path: Sequence[Sequence[str]], count: int) -> bool:
+    """Return whether a path has the sides of a leaf's place in a tree over `count` leaves; no two places share them."""
+    sides, position, width = [], place, count
+    while width > 1:
+        if position ^ 1 < width:
+            sides.append("left" if position & 1 else "right")
+        position, width = position // 2, (width + 1) // 2
+    return place < count and sides == [side for side, _ in path]
