@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from taggant_lightning import __version__
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside import say
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 # Command, module under `commands`, what it does.
@@ -65,14 +66,14 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"taggant {__version__}")
         return 0
     if words[0] not in COMMANDS:
-        print(f"taggant: command {words[0]!r} is unknown; write one of {', '.join(COMMANDS)}", file=sys.stderr)
+        say(f"taggant: command {words[0]!r} is unknown; write one of {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"taggant_lightning.commands.{COMMANDS[words[0]][0]}")
     try:
         module.run(words)
         sys.stdout.flush()
     except TaggantError as error:
-        print(f"taggant {words[0]}: {error}", file=sys.stderr)
+        say(f"taggant {words[0]}: {error}", file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # a reader such as `head` has seen enough; the interpreter would complain of what is left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,6 +83,6 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         where = f" while writing {error.filename}" if error.filename else ""
         said = f"no space left on the disk{where}; free some and run the same command again"
-        print(f"taggant {words[0]}: {said}", file=sys.stderr)
+        say(f"taggant {words[0]}: {said}", file=sys.stderr)
         return 1
     return 0

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside.documents import DOCUMENT, parse_json, read_bounded
+from taggant_lightning.outside.yaml_documents import BYTES, parse_yaml
 
 
 def canonical_json(value: Any) -> bytes:
@@ -59,40 +61,35 @@ def forget_leftovers(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
+def json_bytes(value: Any) -> bytes:
+    """Return a value as indented JSON, UTF-8; what UTF-8 cannot hold (half of a surrogate pair) stays an escape."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
-    write_atomic(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_atomic(path, json_bytes(value))
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse a name that comes twice: two readers could take different values."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name comes twice")
-    return found
-
-
-def _no_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON")
-
-
-def read_json(path: Path, *, what: str) -> dict[str, Any]:
-    """Read a JSON object.
+def read_json(path: Path, *, what: str, limit: int = DOCUMENT) -> dict[str, Any]:
+    """Read a JSON object, within the bounds of `outside.documents`.
 
     Args:
         path: The file.
         what: What the file is, for messages.
+        limit: Most bytes that it may have.
 
     Raises:
-        TaggantError: If the file is missing or is not a JSON object.
+        TaggantError: If the file is missing, too large, or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(), object_pairs_hook=_once, parse_constant=_no_constant)
+        value = parse_json(read_bounded(path, limit))
     except FileNotFoundError:
         raise TaggantError(f"{what}: {path} does not exist; check the folder's name") from None
     except OSError as error:
         raise TaggantError(f"{what}: {path} cannot be read ({error.strerror}); name a file") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise TaggantError(f"{what}: {path} is damaged ({error}); restore it from a copy") from None
     if not isinstance(value, dict):
         raise TaggantError(f"{what}: {path} holds no JSON object; restore it from a copy")
@@ -100,7 +97,7 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path, *, what: str, hint: str) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
+    """Read a YAML file that holds a mapping, within the bounds of `outside.yaml_documents`.
 
     Args:
         path: The file.
@@ -110,24 +107,12 @@ def read_yaml(path: Path, *, what: str, hint: str) -> dict[str, Any]:
     Raises:
         TaggantError: If it is missing, or holds something else, or a name comes twice in a mapping.
     """
-    import yaml
-
-    class Once(yaml.SafeLoader):
-        """Refuses a name that comes twice, of which YAML would keep the last."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            names = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-            for name in names:
-                if names.count(name) > 1:
-                    raise yaml.constructor.ConstructorError(problem=f"{name!r} comes twice", problem_mark=node.start_mark)
-            return super().construct_mapping(node, deep)
-
     try:
-        content = yaml.load(path.read_text(), Once) or {}  # noqa: S506  # a SafeLoader
+        content = parse_yaml(read_bounded(path, BYTES)) or {}
     except OSError as error:
         raise TaggantError(f"{what}={path} cannot be read ({error.strerror}); {hint}") from None
-    except yaml.YAMLError as error:
-        raise TaggantError(f"{what}={path} is no YAML ({' '.join(str(error).split())})") from None
+    except ValueError as error:
+        raise TaggantError(f"{what}={path} is no YAML ({error})") from None
     if not isinstance(content, dict):
         raise TaggantError(f"{what}={path} holds no mapping; {hint}")
     return content

@@ -15,7 +15,7 @@ ROOT = Path(taggant_lightning.__file__).parent
 HEAVY = ("torch", "lightning", "timm", "lpips", "scipy", "sklearn", "matplotlib", "torchvision", "wandb", "ffcv")
 # A room may import rooms of a lower rank, or itself.
 RANK = {
-    "": 0, "errors": 0, "streams": 1, "files": 1, "statistics": 1, "parallel": 1,
+    "": 0, "errors": 0, "outside": 0, "streams": 1, "files": 1, "statistics": 1, "parallel": 1,
     "models": 2, "data": 2, "access": 2, "evidence": 2,
     "taggants": 3, "reporting": 3,
     "stealth": 4, "planning": 4, "sweeps": 4,

@@ -1,13 +1,13 @@
 """The label table: which of the owner's classes each label of somebody else's model stands for."""
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside.documents import parse_json, read_bounded
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,11 @@ class LabelTable:
         """
         where = Path(path)
         try:
-            text = where.read_text()
+            text = read_bounded(where).decode()
             pairs = _json_pairs(text) if where.suffix == ".json" else _csv_pairs(text)
         except OSError:
             raise TaggantError(f"labels={where} cannot be read; name a CSV file with the columns theirs,ours") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
             raise TaggantError(
                 f"labels={where} is no label table ({error}); write CSV with the columns theirs,ours, or a JSON object"
             ) from None
@@ -126,7 +126,7 @@ class LabelTable:
 
 
 def _json_pairs(text: str) -> list[tuple[str, int | None]]:
-    pairs = json.loads(text, object_pairs_hook=list)
+    pairs = parse_json(text, pairs=list)
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
         raise ValueError("no JSON object")
     return [(theirs, None if ours is None else _whole(ours)) for theirs, ours in pairs]

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from taggant_lightning.access.answer import rank
 from taggant_lightning.access.predictions import write_predictions
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside import say
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -40,4 +41,4 @@ class PredictionWriter(BasePredictionWriter):
         answers = rank(torch.cat(list(predictions)).float().cpu().numpy())
         names = getattr(trainer.datamodule, "query_names", None)  # type: ignore[attr-defined]  # set by the data connector
         write_predictions(path, answers, names)
-        print(f"taggant: predictions={path}")
+        say(f"taggant: predictions={path}")

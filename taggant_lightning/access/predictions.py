@@ -2,9 +2,9 @@
 
 import csv
 import io
-import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic
+from taggant_lightning.outside.documents import HEAVY, parse_json, read_bounded
 
 COLUMNS = ("query", "labels", "scores")
 FORMATS = ".csv (query,labels and, if you like, scores), .jsonl or .parquet"
@@ -133,7 +134,7 @@ def _row(record: Mapping[str, Any]) -> Row:
     """Check one record, and rank its labels where it has scores."""
     labels = [_label(value) for value in _list(record.get("labels"), "labels")]
     scores = [_score(value) for value in _list(record.get("scores"), "scores")]
-    doubled = sorted({label for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
+    doubled = sorted(label for label, count in Counter(labels).items() if count > 1)
     if doubled:
         raise ValueError(f"the label {doubled[0]!r} comes twice; rank different labels")
     if scores and len(scores) != len(labels):
@@ -157,7 +158,7 @@ def _list(value: Any, name: str) -> list[Any]:
         if not text.startswith("["):
             return text.split()
         try:
-            value = json.loads(text)
+            value = parse_json(text, endless=True)
         except ValueError:
             raise ValueError(f'{name} {text[:40]!r} is no JSON list; write ["a", "b"], or words separated by spaces') from None
     if not isinstance(value, list):
@@ -184,9 +185,16 @@ def _score(value: Any) -> float:
         raise ValueError(f"the score {value!r:.40} is no number") from None
 
 
+def _content(path: Path, what: str) -> bytes:
+    try:
+        return read_bounded(path, HEAVY)
+    except (OSError, ValueError) as error:
+        raise TaggantError(f"{what} cannot be read ({error}); write {FORMATS}") from None
+
+
 def _csv(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        text = _content(path, what).decode("utf-8-sig")
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
         header = [name.strip() for name in next(rows, [])]
         _check_columns(header, what)
@@ -203,15 +211,15 @@ def _csv(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _jsonl(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
+        lines = _content(path, what).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise TaggantError(f"{what} is no text ({error}); write UTF-8, one JSON object a line") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
+            record = parse_json(line, endless=True)
+        except ValueError:
             record = None
         if not isinstance(record, dict):
             raise TaggantError(f'{what} row {number} is no JSON object; write {{"query": "0007", "labels": [3, 1]}}')

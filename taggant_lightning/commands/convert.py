@@ -5,6 +5,7 @@ from pathlib import Path
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside import say
 from taggant_lightning.parallel import cores
 
 
@@ -29,5 +30,5 @@ def run(words: list[str]) -> None:
         data.beton = arguments.out
     data.prepare_data()
     for path in (data.beton_path("train"), data.beton_path("test")):
-        print(f"taggant: beton={path} bytes={path.stat().st_size}")
-    print(f"Train with --data.backend ffcv --data.beton {Path(data.beton)}")
+        say(f"taggant: beton={path} bytes={path.stat().st_size}")
+    say(f"Train with --data.backend ffcv --data.beton {Path(data.beton)}")

@@ -15,6 +15,7 @@ from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import sha256_file
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.moments import date
@@ -101,7 +102,7 @@ def run(words: list[str]) -> None:
     folder = Path(arguments.out or default_directory("detect"))
     if (folder / "detection.json").exists():
         raise TaggantError(f"out={folder} holds a verdict already; name a new folder")
-    print(f"taggant: run={folder}", flush=True)
+    say(f"taggant: run={folder}", flush=True)
     service = _service(arguments) if way == "url" else None
     # An address may hold a secret; the service shows what it may of it.
     suspect = arguments.suspect or (service.binding["url"] if service else Path(getattr(arguments, way)).name)
@@ -126,8 +127,8 @@ def run(words: list[str]) -> None:
         said = Said(_from_file(arguments, way, keys, batches, table), {"file_sha256": _digest(getattr(arguments, way))})
     detection = conclude(said.answers, keys, batches, use, {**about, **said.origin}, folder)
     for line in told(detection):
-        print(line)
-    print(verdict_line(detection, folder), flush=True)
+        say(line)
+    say(verdict_line(detection, folder), flush=True)
 
 
 def _settings(arguments: argparse.Namespace, service: "Service | None") -> dict[str, Any]:
@@ -161,7 +162,7 @@ def told(detection: Detection) -> list[str]:
     """Return the sentences that a person needs beside the figures."""
     from taggant_lightning.reporting.sentences import finding, meaning, shortcomings
 
-    return [finding("The model", detection), *shortcomings(detection), meaning()]
+    return [finding("The model", detection), *shortcomings(detection), *meaning().split("\n")]
 
 
 def _digest(path: str | None) -> str | None:
@@ -293,5 +294,5 @@ def _from_service(
     answers = answered() if early else recorded_answers(journal, key_queries, table, unanswered=True)
     if journal.answers and all(recorded.refused for recorded in journal.answers.values()):
         status = next(iter(journal.answers.values())).status
-        print(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")
+        say(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")
     return Said(answers, {**service.binding, "decoys": arguments.decoys})

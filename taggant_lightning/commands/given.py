@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_secret
+from taggant_lightning.outside.documents import read_bounded
 from taggant_lightning.taggants.guessable import guessable
 from taggant_lightning.taggants.keys import KeySet
 
@@ -77,7 +78,7 @@ def read_secret(path: Path) -> bytes:
         TaggantError: If the file is missing or holds something else, or a secret that others can guess.
     """
     try:
-        secret = bytes.fromhex(path.read_text())
+        secret = bytes.fromhex(read_bounded(path).decode())
     except OSError:
         raise TaggantError(f"secret-file={path} cannot be read; name a file with the secret in hexadecimal") from None
     except ValueError:

@@ -13,6 +13,7 @@ from taggant_lightning.data.npz import stacked, write_npz
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
+from taggant_lightning.outside import say
 from taggant_lightning.reporting.bar import Bar
 from taggant_lightning.stealth.detectors import DETECTORS, NOISE, Evidence, check_detectors
 from taggant_lightning.stealth.inspection import energies, measure, truth
@@ -83,15 +84,13 @@ def run(words: list[str]) -> None:
         roc_figure(curves, out / "roc.png")
         write_json(out / "metrics.json", figures)
         if not known.applied:
-            print("The data holds the originals: these figures are the control.")
+            say("The data holds the originals: these figures are the control.")
     for line in _shown(data, scores, figures):
-        print(line)
+        say(line)
     if removed is not None:
         of_signed = f", {figures['removed_signed']:.1%} of the signed ones" if known is not None else ""
-        print(
-            f"removed by {by}: {int(removed.sum())} of {len(removed)} images{of_signed}; the others are in {out / 'kept.npz'}"
-        )
-    print(f"taggant: out={out}")
+        say(f"removed by {by}: {int(removed.sum())} of {len(removed)} images{of_signed}; the others are in {out / 'kept.npz'}")
+    say(f"taggant: out={out}")
 
 
 def parser_of_inspect() -> argparse.ArgumentParser:
@@ -131,12 +130,12 @@ def _scores(data: ImageDataModule, checkpoint: str, names: list[str], device: st
     shown = activations(model, data, device=place, progress=bar)
     pixels = energies(data, bar) if "high_frequency" in names else None
     evidence = Evidence(shown.features, shown.losses, data.train_source.labels[data.train_indices], pixels)
-    print(f"taggant: images={len(shown.features)} features={shown.features.shape[1]}", flush=True)
+    say(f"taggant: images={len(shown.features)} features={shown.features.shape[1]}", flush=True)
     found = {}
     for number, name in enumerate(names, start=1):
         began = time.monotonic()
         found[name] = DETECTORS[name](evidence)
-        print(f"taggant: detector={name} ({number}/{len(names)}) seconds={time.monotonic() - began:.1f}", flush=True)
+        say(f"taggant: detector={name} ({number}/{len(names)}) seconds={time.monotonic() - began:.1f}", flush=True)
     return found
 
 

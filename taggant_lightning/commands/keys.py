@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.given import MAP, parse_batches, parse_shape, read_images, read_secret, source_of, write_map
+from taggant_lightning.commands.promises import promised_header
 from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
 from taggant_lightning.files import read_json, secret_directory, write_secret, write_secret_json
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choices, choose_batches
 from taggant_lightning.taggants.beacon import promise_of
 from taggant_lightning.taggants.guessable import DEMO_SEED, demo_secret
@@ -168,20 +170,21 @@ def _promise(arguments: argparse.Namespace) -> None:
         raise TaggantError(f"out={folder} holds a promise already; name a new folder")
     write_secret(folder / "secret.hex", secret.hex().encode() + b"\n")
     write_secret_json(folder / PROMISED, {"header": header, "promise": promise_of(header)})
-    print(f"the secret is in {folder}: keep it, copy it, never publish it")
-    print(f"publish this before {arguments.beacon_source} is known:\npromise {promise_of(header)}")
+    say(f"the secret is in {folder}: keep it, copy it, never publish it")
+    say(f"publish this before {arguments.beacon_source} is known:")
+    say(f"promise {promise_of(header)}")
 
 
 def _fulfil(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.directory)
     stored = read_json(folder / PROMISED, what="promise")
     try:
-        header, made = stored["header"], stored["promise"]
+        header, made = promised_header(stored), stored["promise"]
         shape = (header["shape"][0], header["shape"][1], header["shape"][2])
         source = None if arguments.source is None else read_images(Path(arguments.source), shape)
         keys = redraw(header, read_secret(folder / "secret.hex"), beacon=arguments.beacon, source_images=source)
     except (KeyError, TypeError, IndexError) as error:
-        raise TaggantError(f"promised={folder} is damaged ({error!r}); restore it from a copy") from None
+        raise TaggantError(f"promised={folder} is damaged ({error}); restore it from a copy") from None
     value = keys.header["beacon"]["value"]
     if stored.get("value", value) != value:
         raise TaggantError(
@@ -196,31 +199,30 @@ def _fulfil(arguments: argparse.Namespace) -> None:
 
 def _tell(keys: KeySet, folder: Path) -> None:
     if keys.header["demo_only"]:
-        print(f"{len(keys)} keys in {folder}, for experiments only: anybody can draw them, and claims refuse them")
+        say(f"{len(keys)} keys in {folder}, for experiments only: anybody can draw them, and claims refuse them")
         return
-    print(f"{len(keys)} keys in {folder} (secret: keep it, copy it, never publish it)")
+    say(f"{len(keys)} keys in {folder} (secret: keep it, copy it, never publish it)")
     if (ways := choices(keys.header)) > 1:
-        print(
-            f"a use may choose among {ways} ways to ask their batches, so every p-value of these keys is multiplied by {ways}"
-        )
-    print(f"publish this before the release:\ncommitment {keys.commitment}")
+        say(f"which batches a use asks can be chosen in {ways} ways, so every p-value is multiplied by {ways}")
+    say("publish this before the release:")
+    say(f"commitment {keys.commitment}")
 
 
 def _show(arguments: argparse.Namespace) -> None:
     keys = KeySet.load(arguments.directory)
     for name, value in keys.header.items():
-        print(f"{name:<12} {value}")
-    print(f"{'rate':<12} {keys.rate:g}  (chance of one hit for a model that owes nothing to the keys)")
-    print(f"{'commitment':<12} {keys.commitment}")
+        say(f"{name:<12} {value}")
+    say(f"{'rate':<12} {keys.rate:g}  (chance of one hit for a model that owes nothing to the keys)")
+    say(f"{'commitment':<12} {keys.commitment}")
     entries = Ledger(arguments.directory, keys.commitment).entries()
     for use in uses(entries):
         if use.look:
             print(f"look         {use.time} {use.suspect}: counts as a use (with p = 1)")
             continue
         outcome = f"log10 p {use.log10_p:.2f}" if use.finished else "not finished (counts as p = 1)"
-        print(f"use          {use.time} {use.suspect}: batches {list(use.batches)}, {outcome}")
+        say(f"use          {use.time} {use.suspect}: batches {list(use.batches)}, {outcome}")
     for batch, time in revealed(entries).items():
-        print(f"revealed     batch {batch} on {time}: supports no claim against models first seen later")
+        say(f"revealed     batch {batch} on {time}: supports no claim against models first seen later")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -239,5 +241,5 @@ def _export(arguments: argparse.Namespace) -> None:
     write_map(Path(arguments.directory) / MAP, pairs)  # first: images without it would be of no use
     for name, _ in pairs:
         write_secret(folder / f"{name}.png", png(images[name]))
-    print(f"{len(pairs)} images in {folder}, {len(pairs) - len(keys.numbers(chosen))} of them decoys (batches {chosen})")
-    print(f"which is which: {Path(arguments.directory) / MAP} (secret)")
+    say(f"{len(pairs)} images in {folder}, {len(pairs) - len(keys.numbers(chosen))} of them decoys (batches {chosen})")
+    say(f"which is which: {Path(arguments.directory) / MAP} (secret)")

@@ -13,6 +13,7 @@ from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.data.signed import SignedDataModule
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_file, write_secret_json
+from taggant_lightning.outside import say
 from taggant_lightning.parallel import cores
 from taggant_lightning.reporting.bar import Bar
 from taggant_lightning.stealth.audit import audit_release
@@ -60,7 +61,7 @@ def run(words: list[str]) -> None:
     )
     write_secret_json(Path(arguments.signature) / "audit.json", report)
     for line in summary(report, arguments.out):
-        print(line)
+        say(line)
 
 
 def publish(

@@ -14,6 +14,7 @@ from taggant_lightning.commands.report_inputs import Record, read_audit, read_ca
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
 from taggant_lightning.files import sha256_file, write_atomic, write_json
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.claim_history import published
 from taggant_lightning.taggants.claims import verify_claim
 from taggant_lightning.taggants.findings import Evidence, Finding
@@ -109,7 +110,7 @@ def run(words: list[str]) -> None:
         batch = reveal(keys, arguments.reveal, ledger)
         html = _html(arguments, records, keys, ledger, read, figures, batch)
     _write(out, html, figures, batch)
-    print(f"taggant: page={out / PAGE}")
+    say(f"taggant: page={out / PAGE}")
 
 
 def _keys(folder: str, records: Sequence[Record]) -> KeySet:

@@ -1,6 +1,5 @@
 """What `taggant report` reads: records, answers, audits, calibrations, each checked before anything is written."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,15 +8,20 @@ from typing import Any
 
 import numpy as np
 
+from taggant_lightning.commands.answers import Answers, read_answers
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
+from taggant_lightning.outside.documents import parse_json, read_bounded
+from taggant_lightning.outside.fields import each, fields, number, text
 from taggant_lightning.statistics.binomial import binomial_log10_p
 from taggant_lightning.statistics.rank_score import rank_score_log10_p, rank_scores
+from taggant_lightning.taggants.limits import check_limits
 from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, check_test, evaluate
 
 VALIDITIES = ("exact", "conservative", "empirical")
+_ROWS = each(fields({"p": number(0, 1), "name": text(200), "kind": text(200)}, more=text(200)), 10_000)
 SECRET = Path("secret") / "detection.secret.json"
 
 
@@ -135,7 +139,7 @@ def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
     wanted = "the results.json that benchmarks/calibration.py wrote"
     own = {RANK_SCORE: "rank score", SEQUENTIAL: "sequential"}.get(test["name"], "top-1" if test.get("top_k") == 1 else "top-k")
     try:
-        stored = json.loads(Path(path).read_text())
+        stored = parse_json(read_bounded(Path(path)))
     except OSError as error:
         raise TaggantError(f"calibration={path} cannot be read ({error.strerror}); name {wanted}") from None
     except ValueError as error:
@@ -151,7 +155,8 @@ def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
             for name, found in stored["mutants"].items()
             if found["test"] == own
         ]
-    except (KeyError, TypeError, ValueError, AttributeError):
+        _ROWS(rows, "controls")
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         raise TaggantError(f"calibration={path} holds something else than controls and mutants; name {wanted}") from None
     return rows
 
@@ -165,12 +170,13 @@ def _record(path: Path) -> Record:
         raise TaggantError(f"detection={path} cannot be read ({error.strerror}); check its permissions") from None
     _check(path, detection, None)
     secret = path.parent / SECRET
-    stored = read_object(secret, "answers") if secret.exists() else {}
-    if stored and any(stored.get(name) != getattr(detection, name) for name in ("commitment", "log10_p", "details")):
+    stored = read_answers(secret) if secret.exists() else Answers(None, None, {})
+    same = [stored.record.get(name) == getattr(detection, name) for name in ("commitment", "log10_p", "details")]
+    if stored.record and not all(same):
         raise TaggantError(f"answers={secret} do not belong to {path}; put back the file that was written with it")
-    answers, ranks = stored.get("answers"), stored.get("ranks")
+    answers, ranks = stored.answers, stored.ranks
     for what, found in (("answers", answers), ("ranks", ranks)):
-        if found is not None and not (isinstance(found, list) and len(found) == detection.details["num_keys"]):
+        if found is not None and len(found) != detection.details["num_keys"]:
             raise TaggantError(f"answers={secret} are damaged: {what} must be a list, one for each key; restore a copy")
     if ranks is not None:
         _check(path, detection, ranks)
@@ -187,6 +193,7 @@ def _check(path: Path, record: Detection, ranks: list[int] | None) -> None:
         whole = whole and len(bytes.fromhex(record.commitment)) == 32
         whole = whole and bool(d["batches"]) and all(type(batch) is int for batch in d["batches"])
         check_test(d["test"], d["num_classes"])
+        check_limits(d["num_keys"], d["num_classes"], (1, 1, 1), d["test"]["name"])
         number = _recomputed(d, ranks)
         if number is None:
             number = min(0.0, math.log10(d.get("choices", 1)) - float(d["largest_log10_stake"]))

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Callback
 
 from taggant_lightning.commands import slurm
 from taggant_lightning.commands.run_directory import REQUEUED
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.signing import TaggantSigning
 
 log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ def requeue_once(folder: Path) -> None:
     except FileNotFoundError:
         done = 127
     said = "queued again" if done == 0 else f"NOT queued again (scontrol ended with {done}); sbatch the same script"
-    print(f"taggant: run={folder} saved, job {slurm.job()} {said}", flush=True)
+    say(f"taggant: run={folder} saved, job {slurm.job()} {said}", flush=True)
 
 
 def rewind(fit_loop: dict[str, Any], *, validated: bool) -> None:

@@ -11,6 +11,7 @@ from taggant_lightning import commands
 from taggant_lightning.commands.resolved import resolver
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic, write_json
+from taggant_lightning.outside import say
 from taggant_lightning.sweeps.batch import scripts
 from taggant_lightning.sweeps.experiment import Experiment, read_experiment
 from taggant_lightning.sweeps.graph import Graph, Node, build
@@ -96,7 +97,7 @@ def run(words: list[str], execute: Execute | None = None) -> None:
             if not complete:
                 raise SystemExit(1)
     except KeyboardInterrupt:
-        print("taggant sweep: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        say("taggant sweep: interrupted; the same command goes on where this one stopped", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     finally:
         processes.close()
@@ -110,7 +111,13 @@ def imported_once() -> list[str]:
 def _print(graph: Graph) -> None:
     for node in graph.nodes.values():
         if not finished(node):
-            print(f"{shlex.join(expanded(node))} && touch {shlex.quote(str(node.folder / FINISHED))}")
+            say(f"{shlex.join(expanded(node))} && touch {shlex.quote(str(node.folder / FINISHED))}", limit=None)
+
+
+def _say_end(node: Node) -> None:
+    """Show the end of a command's log."""
+    for line in tail(node.folder / LOG).split("\n"):
+        say(line, file=sys.stderr)
 
 
 def _run(experiment: Experiment, graph: Graph, jobs: int, processes: Processes, execute: Execute | None) -> bool:
@@ -126,11 +133,12 @@ def _run(experiment: Experiment, graph: Graph, jobs: int, processes: Processes, 
         pace.finish()
     needed = graph.rows_of()
     for node, status in outcome.failed:
-        print(
-            f"\ntaggant sweep: {node.folder} failed (exit {status}); needed by {', '.join(needed[node.hash])}", file=sys.stderr
-        )
-        print(f"{tail(node.folder / LOG)}\nthe whole log: {node.folder / LOG}", file=sys.stderr)
-    print("taggant: " + " ".join(f"{name}={count}" for name, count in facts(outcome).items()), flush=True)
+        say(file=sys.stderr)
+        needing = ", ".join(needed[node.hash])
+        say(f"taggant sweep: {node.folder} failed (exit {status}); needed by {needing}", file=sys.stderr)
+        _say_end(node)
+        say(f"the whole log: {node.folder / LOG}", file=sys.stderr)
+    say("taggant: " + " ".join(f"{name}={count}" for name, count in facts(outcome).items()), flush=True)
     return not outcome.failed
 
 
@@ -142,7 +150,7 @@ def _results(experiment: Experiment, graph: Graph, arguments: argparse.Namespace
     results = gather(experiment, graph, shlex.join(["taggant", *_sweep_words(arguments), "--run"]))
     write_json(path, results)
     unfinished = f" unfinished={len(results['unfinished'])}" if results["unfinished"] else ""
-    print(f"taggant: results={path}{unfinished}", flush=True)
+    say(f"taggant: results={path}{unfinished}", flush=True)
 
 
 def _sweep_words(arguments: argparse.Namespace) -> list[str]:
@@ -170,7 +178,7 @@ def _slurm(experiment: Experiment, graph: Graph, arguments: argparse.Namespace) 
         sweep += ["--results", str(Path(arguments.results).resolve())]
     for name, text in scripts(experiment, graph, sweep, folder, Path.cwd()).items():
         write_atomic(folder / name, text.encode(), mode=0o755 if name.endswith(".sh") else 0o644)
-    print(f"taggant: {sum(not finished(n) for n in graph.nodes.values())} commands; submit them with {folder / 'submit.sh'}")
+    say(f"taggant: {sum(not finished(n) for n in graph.nodes.values())} commands; submit them with {folder / 'submit.sh'}")
 
 
 def _one(graph: Graph, arguments: argparse.Namespace, execute: Execute | None) -> None:
@@ -181,7 +189,7 @@ def _one(graph: Graph, arguments: argparse.Namespace, execute: Execute | None) -
     with interruptible(processes):
         status = run_node(found[0], execute or processes)
     if status:
-        print(tail(found[0].folder / LOG), file=sys.stderr)
+        _say_end(found[0])
         raise SystemExit(REQUEUED if status == REQUEUED else 1)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic
+from taggant_lightning.outside import say
 from taggant_lightning.reporting.results_file import read_results
 from taggant_lightning.reporting.table import table_of
 from taggant_lightning.reporting.table_formats import STYLES, SUFFIXES, formatted
@@ -54,7 +55,8 @@ def run(words: list[str]) -> None:
     for path, content in zip(plots, drawn, strict=True):
         write_atomic(path, content)
     if arguments.out is None:
-        print(text, end="")
+        for line in text.removesuffix("\n").split("\n"):
+            say(line, limit=None)
     else:
         write_atomic(Path(arguments.out), text.encode())
 

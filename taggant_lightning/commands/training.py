@@ -36,6 +36,7 @@ from taggant_lightning.models.checkpoints import AtomicCheckpoints, ThriftyCheck
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
 from taggant_lightning.models.distillation import Distillation  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps
+from taggant_lightning.outside import say
 from taggant_lightning.reporting.progress import progress_bar
 from taggant_lightning.reporting.throughput import Throughput
 from taggant_lightning.stealth.training import AdversarialClassifier, GradientNoise  # noqa: F401  # short names in YAML
@@ -83,7 +84,7 @@ class TaggantCLI(LightningCLI):
         wandb_runs.settle(trainer.logger, Path(folder))
         if getattr(rank_zero_only, "rank", 0) == 0:
             facts, seed = provenance(), config.get("seed_everything")
-            print(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
+            say(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Leave our progress bar out where Lightning would refuse it, and let it take several ModelCheckpoints."""
@@ -149,7 +150,7 @@ def run(words: list[str]) -> None:
         )
         verdict = words[0] == "test" and any(isinstance(c, KeyDetection) for c in cli.trainer.callbacks)  # type: ignore[attr-defined]  # set at run time
         if cli.trainer.is_global_zero and not verdict:  # a verdict's line names the run itself
-            print(f"taggant: run={cli.trainer.default_root_dir}", flush=True)
+            say(f"taggant: run={cli.trainer.default_root_dir}", flush=True)
         status = 0
     except FileNotFoundError as error:
         raise TaggantError(f"{error}; check the path") from None

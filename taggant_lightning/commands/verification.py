@@ -4,11 +4,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.commands.answers import read_answers
 from taggant_lightning.commands.given import read_secret, source_of
 from taggant_lightning.errors import TaggantError, Unasked
 from taggant_lightning.evidence.ledger import FILE, read_entries
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.claims import verify_claim
 from taggant_lightning.taggants.findings import Evidence, Verification
 from taggant_lightning.taggants.header import check_header
@@ -33,7 +35,8 @@ def verify(arguments: argparse.Namespace) -> None:
         revealed = Revealed.of(keys)
     said.append(f"commitment {revealed.commitment}")
     if arguments.claim is None:
-        print("\n".join(said))
+        for line in said:
+            say(line)
         return
     _claim(arguments, revealed, said, source_checked=arguments.source is not None and not arguments.reveal)
 
@@ -89,7 +92,8 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed, said: list[str], s
         level=arguments.level,
     )
     found = verify_claim(claim, revealed, evidence)
-    print("\n".join([first_line(found), *said, *lines(found)]))
+    for line in (first_line(found), *said, *lines(found)):
+        say(line)
     if not found.holds:
         failing = [f"{f.name} ({f.sentence})" for f in found.findings if f.holds is not True]
         raise TaggantError(f"claim={arguments.claim} does not verify: {'; '.join(failing)}")
@@ -135,13 +139,10 @@ def _entries(path: Path, commitment: str, heads: list[str]) -> list[dict[str, An
 
 
 def _answers(path: Path) -> list[list[int | None] | None]:
-    stored: Any = read_json(path, what="answers").get("answers")
-    lists = isinstance(stored, list) and all(answer is None or isinstance(answer, list) for answer in stored)
-    if not lists or any(type(label) is not int and label is not None for answer in stored for label in answer or ()):
+    found = read_answers(path).answers
+    if found is None:
         raise TaggantError(f"answers={path} holds no rankings; name the detection.secret.json that `taggant detect` wrote")
-    if any(label is not None and not 0 <= label < 2**31 for answer in stored for label in answer or ()):
-        raise TaggantError(f"answers={path} holds labels that no model has; name the file that `taggant detect` wrote")
-    return stored  # type: ignore[no-any-return]  # rankings as JSON has them
+    return found
 
 
 def _from_secret(arguments: argparse.Namespace) -> KeySet:

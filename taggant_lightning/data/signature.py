@@ -12,8 +12,23 @@ from numpy.typing import NDArray
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import read_json, secret_directory, sha256_hex, write_secret, write_secret_json
+from taggant_lightning.outside.documents import HEAVY
+from taggant_lightning.outside.fields import anything, each, fields, matching, or_null, text, whole
 
 FORMAT = "taggant-lightning/signature/v1"
+_HEX = matching("[0-9a-f]{64}", "64 hexadecimal digits")
+_SIGNATURE = fields(
+    {
+        "method": text(100),
+        "fingerprint": _HEX,
+        "bound": or_null(whole(0, 255)),
+        "commitment": or_null(_HEX),
+        "originals": each(_HEX, 10**8),
+        "facts": fields({}, more=anything(1_000_000)),
+        "sha256": _HEX,
+    },
+    more=anything(),
+)
 
 
 @dataclass(frozen=True)
@@ -129,13 +144,15 @@ class Signature:
         Raises:
             TaggantError: If a file is missing or damaged.
         """
+        from safetensors import SafetensorError
         from safetensors.numpy import load
 
         folder = Path(directory)
         if not folder.is_dir():
             raise TaggantError(f"signature={folder} is no folder; write the one that TaggantSigning made")
-        stored = read_json(folder / "signature.json", what="signature")
+        stored = read_json(folder / "signature.json", what="signature", limit=HEAVY)
         try:
+            _SIGNATURE(stored, "")
             payload = (folder / "signature.safetensors").read_bytes()
             if sha256_hex(payload) != stored["sha256"]:
                 raise TaggantError("signature.safetensors does not match signature.json")
@@ -155,7 +172,7 @@ class Signature:
                 commitment=stored["commitment"],
                 facts=stored["facts"],
             )
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
             raise TaggantError(f"signature={folder} is damaged ({error}); restore it from a copy") from None
 
 

@@ -5,7 +5,6 @@ A tail that is cut off shows only against a hash that is known elsewhere; every 
 """
 
 import fcntl
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger_fields import BYTES, check_entry
 from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.outside.documents import parse_json, read_bounded
 
 FILE = "ledger.jsonl"
 # `use` asks a suspect, `result` is what came of it, `look` shows hits of a checkpoint without a verdict, `reveal` makes a batch
@@ -87,6 +88,10 @@ class Ledger:
             entry = {"number": len(entries), "time": datetime.now(UTC).isoformat(timespec="seconds"), "kind": kind, **facts}
             entry["previous"] = entries[-1]["hash"] if entries else self.commitment
             entry["hash"] = sha256_hex(canonical_json(entry))
+            try:
+                check_entry(entry)  # what nobody could read again is not written
+            except ValueError as error:
+                raise TaggantError(f"ledger={self.path}: {error}; write a shorter name") from None
             file.write(canonical_json(entry) + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -114,10 +119,15 @@ def read_entries(path: Path, commitment: str) -> list[dict[str, Any]]:
     """
     entries: list[dict[str, Any]] = []
     previous = commitment
-    lines = path.read_bytes().split(b"\n")[:-1]  # a last line without its end was being written when the program was killed
+    try:
+        content = read_bounded(path, BYTES)
+    except (OSError, ValueError) as error:
+        raise TaggantError(f"ledger={path} cannot be read ({error}); name the ledger.jsonl of the KeySet's folder") from None
+    lines = content.split(b"\n")[:-1]  # a last line without its end was being written when the program was killed
     for number, line in enumerate(lines):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
+            check_entry(entry)
             body = {name: value for name, value in entry.items() if name != "hash"}
             whole = entry["hash"] == sha256_hex(canonical_json(body)) and entry["previous"] == previous
             whole = whole and entry["number"] == number and _well_formed(entry)

@@ -1,12 +1,12 @@
 """Detection: the record of a test, as public JSON."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import read_json, write_atomic
+from taggant_lightning.evidence.record_fields import RECORD
+from taggant_lightning.files import json_bytes, read_json, write_atomic
 
 SCHEMA_VERSION = 1
 MEANING = (
@@ -44,7 +44,7 @@ class Detection:
 
     def to_bytes(self) -> bytes:
         """Return the record as JSON, as `save` writes it."""
-        return (json.dumps(asdict(self), indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        return json_bytes(asdict(self))
 
     def save(self, path: Path) -> None:
         """Write the record as JSON, atomically."""
@@ -61,29 +61,12 @@ class Detection:
         if stored.get("schema_version") != SCHEMA_VERSION:
             raise TaggantError(f"{path} has schema_version {stored.get('schema_version')}; this program reads {SCHEMA_VERSION}")
         try:
-            record = cls(**stored)
+            RECORD(stored, "")
+            return cls(**stored)
+        except ValueError as error:
+            raise TaggantError(f"{path} is damaged: {error}; restore it from a copy") from None
         except TypeError as error:
             raise TaggantError(f"{path} is no detection record ({error})") from None
-        record._check(path)
-        return record
-
-    def _check(self, path: Path) -> None:
-        """Refuse entries of other types: whoever reads a stranger's record relies on them."""
-        texts = all(isinstance(value, str) for value in (self.method, self.claim, self.validity, self.commitment))
-        objects = isinstance(self.provenance, dict) and isinstance(self.details, dict)
-        numbers = _number(self.log10_p) and self.log10_p <= 0 and (self.p_value is None or _number(self.p_value))
-        if not (texts and objects and numbers):
-            raise TaggantError(f"{path} is damaged: an entry has another type, or log10_p={self.log10_p!r:.40} is none")
-        batches, ledger = self.details.get("batches", []), self.provenance.get("ledger", {})
-        whole = isinstance(batches, list) and all(type(b) is int for b in batches) and isinstance(ledger, dict)
-        counts = all(type(self.details.get(name, 0)) is int for name in ("hits", "num_keys", "num_classes", "top_k"))
-        seen = self.provenance.get("first_seen")
-        if not (whole and counts and (seen is None or isinstance(seen, str))):
-            raise TaggantError(f"{path} is damaged: its details or its provenance hold other types")
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def p_value(log10_p: float) -> float | None:

@@ -1,6 +1,5 @@
 """Pixel mean and deviation: checked, applied inside the model, and found for weights that come with their own."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.checkpoints import CHECKPOINT_ENTRY
+from taggant_lightning.outside.documents import parse_json, read_bounded
 
 Numbers = float | list[float]
 MEAN, STD = 0.5, 0.25  # where neither the user nor a file says otherwise
@@ -113,7 +113,7 @@ def statistics_of(path: Path, model: nn.Module) -> Statistics | None:
 
 def _of_config(path: Path) -> Statistics | None:
     try:
-        content = json.loads(path.read_text())
+        content = parse_json(read_bounded(path))
     except (OSError, ValueError):
         return None
     settings = content.get("pretrained_cfg", content) if isinstance(content, dict) else None  # older files have no inner part

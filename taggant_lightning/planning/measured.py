@@ -4,7 +4,6 @@ The files in `measured/` have the form that `benchmarks/gpu.py --json` writes; a
 there.
 """
 
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import read_json
 from taggant_lightning.planning.devices import Device
 from taggant_lightning.planning.request import Request
 
@@ -92,7 +92,7 @@ def measured(request: Request, device: Device, folder: Path = FOLDER) -> Measure
     """
     found = Measured()
     for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text())
+        content = read_json(path, what="measured")
         missing = [name for name in ("hardware", "versions", "training", "crafting") if name not in content]
         if missing:
             raise TaggantError(

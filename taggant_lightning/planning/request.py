@@ -1,10 +1,10 @@
 """What a plan is asked for, checked, and the presets."""
 
-import json
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside.documents import parse_json
 
 # TaggantSigning's words, written again: importing them would import torch, and `taggant plan --help` must not.
 Selection = Literal["gradient_norm", "random"]
@@ -133,8 +133,8 @@ def parse_options(text: str) -> dict[str, Any]:
         TaggantError: If the text is no JSON object.
     """
     try:
-        options = json.loads(text)
-    except json.JSONDecodeError:
+        options = parse_json(text)
+    except ValueError:
         options = None
     if not isinstance(options, dict):
         raise TaggantError(f"model-kwargs={text!r} is no JSON object; write, for instance, '{{\"patch_size\": 4}}'")

@@ -12,6 +12,7 @@ from typing import Any
 
 from taggant_lightning.evidence.ledger import Use
 from taggant_lightning.evidence.record import Detection
+from taggant_lightning.outside import cleaned
 from taggant_lightning.reporting import sentences
 from taggant_lightning.reporting.check_commands import check_commands
 from taggant_lightning.reporting.fresh_labels import LEVEL, Fresh
@@ -171,7 +172,7 @@ def page(given: Given) -> dict[str, Any]:
 
 
 def render(shown: dict[str, Any]) -> str:
-    """Return the HTML of what `page` returned; everything in it is escaped."""
+    """Return the HTML of what `page` returned; everything in it is escaped, and shown without effect."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -183,7 +184,7 @@ def render(shown: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["powers"] = powers
-    return environment.get_template("page.html.j2").render(shown)
+    return environment.get_template("page.html.j2").render(cleaned(shown))
 
 
 def powers(text: str) -> list[tuple[str, str]]:

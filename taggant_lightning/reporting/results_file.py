@@ -8,8 +8,11 @@ from typing import Any
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import read_json
+from taggant_lightning.outside import shown
+from taggant_lightning.outside.fields import TEXT
 
 SCHEMA_VERSION = 1
+MOST_NAMES = 1_000  # of values in a file: each is a column
 # Whole numbers that describe a test; every other number of a repeat is a measurement.
 COUNTS = ("hits", "num_keys", "top_k", "num_classes")
 LOG10_P = "log10_p"
@@ -110,12 +113,14 @@ def results_of(content: Mapping[str, Any], name: str) -> Results:
     """
     if content.get("schema_version") != SCHEMA_VERSION:
         found = content.get("schema_version")
-        raise _wrong(name, f"has schema_version={found!r}, and this program reads {SCHEMA_VERSION}")
+        raise _wrong(name, f"has schema_version={shown(repr(found))}, and this program reads {SCHEMA_VERSION}")
     for entry, types in _ENTRIES.items():
         _entry(content, entry, types, name)
     rows = tuple(_row(row, f"row {number}", name) for number, row in enumerate(content["rows"], start=1))
     if not any(row.measured for row in rows):
         raise TaggantError(f"results={name} has no measured row; run the experiment first: taggant sweep EXPERIMENT.yaml --run")
+    if len({value for row in rows for repeat in row.repeats for value in repeat.values}) > MOST_NAMES:
+        raise _wrong(name, f"has more than {MOST_NAMES:,} different values")
     return Results(content["experiment"], content["title"], content["shared_keys"], rows, content)
 
 
@@ -132,7 +137,11 @@ def _entry(content: Any, entry: str, types: tuple[type, ...], name: str, where: 
         raise _wrong(name, f"lacks {entry!r}{place}")
     value = content[entry]
     if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        raise _wrong(name, f"has {entry}={value!r}{place}, of the wrong type")
+        raise _wrong(name, f"has {entry}={shown(repr(value))}{place}, of the wrong type")
+    if isinstance(value, str) and len(value) > TEXT:
+        raise _wrong(name, f"has {entry}={shown(repr(value))}{place}, and a text has at most {TEXT:,} characters")
+    if isinstance(value, int | float) and not abs(value) <= LARGEST:
+        raise _wrong(name, f"has {entry}={value!r}{place}, and numbers are finite")
     return value
 
 
@@ -142,7 +151,17 @@ def _row(row: Any, where: str, name: str) -> Row:
     factor = _entry(row, "factor", (str, type(None)), name, where)
     published = _entry(row, "published", (dict,), name, where)
     repeats = [_repeat(repeat, where, name) for repeat in _entry(row, "repeats", (list,), name, where)]
-    return Row(title, factor, {column: str(value) for column, value in published.items()}, tuple(repeats))
+    return Row(
+        title, factor, {column: _printed(column, value, where, name) for column, value in published.items()}, tuple(repeats)
+    )
+
+
+def _printed(column: str, value: Any, where: str, name: str) -> str:
+    """Return a published figure as text."""
+    text = str(value) if isinstance(value, str | int | float) else None
+    if text is None or len(text) > 200:
+        raise _wrong(name, f"has {column}={shown(repr(value))} in {where}, and a published figure is a short text")
+    return text
 
 
 def _repeat(repeat: Any, where: str, name: str) -> Repeat:
@@ -160,7 +179,7 @@ def _repeat(repeat: Any, where: str, name: str) -> Repeat:
 
 def _check_number(value: str, number: Any, where: str, name: str) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) <= LARGEST:
-        raise _wrong(name, f"has {value}={number!r} in {where}, and values are finite numbers")
+        raise _wrong(name, f"has {value}={shown(repr(number))} in {where}, and values are finite numbers")
     if value in COUNTS and not isinstance(number, int):
         raise _wrong(name, f"has {value}={number!r} in {where}, and that is a whole number")
     if value == LOG10_P and number > 0:

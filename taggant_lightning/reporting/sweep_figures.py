@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside import shown
 from taggant_lightning.reporting.figures import new_figure
 from taggant_lightning.reporting.results_file import LOG10_P, Results, Row
 from taggant_lightning.statistics import median
@@ -67,7 +68,7 @@ def _panel(axis: Any, rows: Sequence[Row], name: str) -> None:
 
 def _literal(text: str) -> str:
     """Return text that matplotlib shows as it is: between dollars it would read formulae."""
-    return text.replace("$", r"\$")
+    return shown(text, 100).replace("$", r"\$")
 
 
 def _bytes(figure: Any, style: str) -> bytes:

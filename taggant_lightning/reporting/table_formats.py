@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from taggant_lightning.outside import cell, shown
 from taggant_lightning.reporting.table import LEADING, Cell, Cells, Column, Count, Figure, Hits, Table, choose, merged
 
 ABSENT = "–"
@@ -39,7 +40,7 @@ def markdown(table: Table) -> str:
     lines = [[column.heading for column in table.columns], *texts(table)]
     first, *rest = (f"| {' | '.join(_one_line(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
     rule = "|".join(" --- " if column.kind == "text" else " ---: " for column in table.columns)
-    return "\n".join([f"### {_one_line(table.title)}", "", first, f"|{rule}|", *rest, "", *table.caption, ""])
+    return "\n".join([f"### {_one_line(table.title)}", "", first, f"|{rule}|", *rest, "", *map(_one_line, table.caption), ""])
 
 
 def latex(table: Table) -> str:
@@ -78,13 +79,14 @@ def comma_separated(table: Table) -> str:
     """Return a CSV table for programs.
 
     Measured values have three columns: NAME_mean, NAME_sd and NAME_n, the repeats that gave them. Shares are of one, not of a
-    hundred. Numbers have all their digits; what is absent is empty.
+    hundred. Numbers have all their digits; what is absent is empty. A text that a spreadsheet would take for a formula has an
+    apostrophe in front.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([name for column in table.columns for name in _fields(column)])
+    writer.writerow([cell(name) for column in table.columns for name in _fields(column)])
     for row in table.rows:
-        writer.writerow([value for column in table.columns for value in _values(column, row.get(column))])
+        writer.writerow([cell(value) for column in table.columns for value in _values(column, row.get(column))])
     return text.getvalue()
 
 
@@ -100,14 +102,15 @@ def _fields(column: Column) -> list[str]:
     return {"count": ["n", "repeats"], "hits": ["hits", "num_keys"]}.get(column.kind, [column.key])
 
 
-def _values(column: Column, cell: Cell | None) -> list[str | float | None]:
-    if isinstance(cell, Figure):
-        return [cell.value, cell.count] if column.kind == "log10" else [cell.value, cell.spread, cell.count]
-    if isinstance(cell, Count):
-        return [cell.measured, cell.planned]
-    if isinstance(cell, Hits):
-        return [" ".join("-" if n is None else str(n) for n in numbers) for numbers in (cell.hits, cell.num_keys)]
-    return [None] * len(_fields(column)) if cell is None else [cell]
+def _values(column: Column, content: Cell | None) -> list[str | float | None]:
+    if isinstance(content, Figure):
+        found: list[str | float | None] = [content.value, content.spread, content.count]
+        return [content.value, content.count] if column.kind == "log10" else found
+    if isinstance(content, Count):
+        return [content.measured, content.planned]
+    if isinstance(content, Hits):
+        return [" ".join("-" if n is None else str(n) for n in numbers) for numbers in (content.hits, content.num_keys)]
+    return [None] * len(_fields(column)) if content is None else [content]
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -162,4 +165,4 @@ def number(value: float, digits: int) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return shown(" ".join(text.split()), None)

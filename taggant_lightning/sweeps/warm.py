@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from taggant_lightning.outside import say
 from taggant_lightning.sweeps.ending import GRACE
 from taggant_lightning.sweeps.zygote import READY
 
@@ -137,7 +138,7 @@ class Warm:
                 self._refused = not self._ready
                 if self._refused and not self._closed:
                     reason = said or f"it ended with {self._zygote.wait()}"
-                    print(
+                    say(
                         f"taggant sweep: each command imports for itself, because importing once failed ({reason})",
                         file=sys.stderr,
                     )

@@ -21,6 +21,7 @@ from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
+from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
@@ -189,7 +190,7 @@ class KeyDetection(Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Print the one greppable line last, after Lightning's table."""
         if stage == "test" and trainer.is_global_zero and self.detection is not None:
-            print(verdict_line(self.detection, Path(self.out or trainer.default_root_dir)), flush=True)
+            say(verdict_line(self.detection, Path(self.out or trainer.default_root_dir)), flush=True)
 
 
 def _smoke_test(trainer: pl.Trainer) -> bool:

@@ -3,13 +3,18 @@
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.record_fields import MOST_KEYS
+from taggant_lightning.outside import encodable, shown
+from taggant_lightning.outside.fields import TEXT
 from taggant_lightning.taggants.beacon import normal
+from taggant_lightning.taggants.limits import check_limits
 from taggant_lightning.taggants.primary import check_test
 from taggant_lightning.taggants.seeds import FORMAT
 
 FORMAT_1 = "taggant-lightning/keyset/v1"  # read, and never drawn any more
 USES = ("rest", "one")  # what a use asks: all batches that are still secret, or one batch
-LARGEST = 10**7  # of keys, classes, pixels: far above use, far below what a machine chokes on
+LARGEST = 10**9  # of any number; what follows from them has limits of its own
+LONGEST = 10 * TEXT  # of the statement, in characters
 _ENTRIES = {"format", "num_keys", "num_classes", "shape", "test", "batches", "derivation", "statement", "demo_only"}
 _OF_VERSION = {FORMAT_1: set[str](), FORMAT: {"uses", "seeds", "beacon"}}
 
@@ -37,15 +42,17 @@ def check_header(header: Any) -> None:
         _demand(_whole(header[name], least), name, header[name], f"a whole number from {least}")
     shape, batches = header["shape"], header["batches"]
     _demand(isinstance(shape, list) and len(shape) == 3 and all(_whole(n, 1) for n in shape), "shape", shape, "three sides")
-    sizes = isinstance(batches, list) and all(_whole(n, 1) for n in batches)
+    sizes = isinstance(batches, list) and len(batches) <= MOST_KEYS and all(_whole(n, 1) for n in batches)
     _demand(sizes and sum(batches) == header["num_keys"], "batches", batches, "positive sizes that add up to num_keys")
-    _demand(isinstance(header["statement"], str), "statement", header["statement"], "text")
+    short = isinstance(header["statement"], str) and len(header["statement"]) <= LONGEST
+    _demand(short, "statement", header["statement"], f"text of at most {LONGEST:,} characters")
     _demand(isinstance(header["demo_only"], bool), "demo_only", header["demo_only"], "true or false")
     _check_derivation(header["derivation"], min(shape[1:]), header["num_keys"])
     try:
         check_test(header["test"], header["num_classes"])
     except (KeyError, TypeError, AttributeError):
-        raise TaggantError(f"the header's test={header['test']!r} is none that this program knows") from None
+        raise TaggantError(f"the header's test={shown(repr(header['test']))} is none that this program knows") from None
+    check_limits(header["num_keys"], header["num_classes"], tuple(shape), header["test"]["name"])
     if is_first_version(header):
         if "beacon" in header:
             _check_beacon(header["beacon"], len(batches))
@@ -54,6 +61,19 @@ def check_header(header: Any) -> None:
     _demand(_hex(header["seeds"]), "seeds", header["seeds"], "64 hexadecimal digits in lower case")
     if header["beacon"] is not None:
         _check_beacon(header["beacon"], None)
+
+
+def check_words(statement: str, source: str | None) -> None:
+    """Refuse words of an owner that could not be published: no UTF-8, or too long.
+
+    Raises:
+        TaggantError: If a text is so.
+    """
+    for name, text, most in (("statement", statement, LONGEST), ("beacon-source", source or "", TEXT)):
+        if len(text) > most:
+            raise TaggantError(f"{name} has {len(text):,} characters and may have {most:,}; write it shorter")
+        if not encodable(text):
+            raise TaggantError(f"{name}={text!r} is no UTF-8; write it in UTF-8")
 
 
 def _check_derivation(derivation: Any, side: int, num_keys: int) -> None:
@@ -74,9 +94,9 @@ def _check_beacon(beacon: Any, batches: int | None) -> None:
     names = {"value", "source"} if batches is None else {"value", "source", "seeds"}
     fits = isinstance(beacon, dict) and set(beacon) == names
     fits = fits and isinstance(beacon["value"], str) and isinstance(beacon["source"], str) and bool(beacon["source"].strip())
-    fits = (
-        fits and beacon["value"] != "" and normal(beacon["value"]) == beacon["value"]
-    )  # another spelling would be another try
+    fits = fits and len(beacon["value"]) <= TEXT and len(beacon["source"]) <= TEXT
+    # Another spelling would be another try.
+    fits = fits and beacon["value"] != "" and normal(beacon["value"]) == beacon["value"]
     if fits and batches is not None:
         fits = isinstance(beacon["seeds"], list) and len(beacon["seeds"]) == batches and all(map(_hex, beacon["seeds"]))
     _demand(fits, "beacon", beacon, f"an object of {', '.join(sorted(names))}, its value letters and digits in lower case")
@@ -92,6 +112,5 @@ def _hex(value: Any) -> bool:
 
 def _demand(holds: bool, name: str, value: Any, wanted: str) -> None:
     if not holds:
-        raise TaggantError(
-            f"the header's {name}={value!r} is not {wanted}" if name != "format" else f"format={value!r}; {wanted}"
-        )
+        said = shown(repr(value))
+        raise TaggantError(f"the header's {name}={said} is not {wanted}" if name != "format" else f"format={said}; {wanted}")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.record_fields import HEX
 from taggant_lightning.files import (
     read_json,
     secret_directory,
@@ -18,11 +19,13 @@ from taggant_lightning.files import (
     write_secret,
     write_secret_json,
 )
+from taggant_lightning.outside.documents import DOCUMENT, read_bounded
 from taggant_lightning.taggants.beacon import describe_beacon, describe_seeds
 from taggant_lightning.taggants.commitment import commitment, leaf
 from taggant_lightning.taggants.guessable import guessable
-from taggant_lightning.taggants.header import FORMAT_1, LARGEST, USES, check_header, is_first_version
+from taggant_lightning.taggants.header import FORMAT_1, USES, check_header, check_words, is_first_version
 from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
+from taggant_lightning.taggants.limits import MOST_BYTES, check_limits
 from taggant_lightning.taggants.primary import TOP_K, arguments_of, make_test
 from taggant_lightning.taggants.seeds import FORMAT, seeds_root
 
@@ -98,6 +101,8 @@ class KeySet:
             TaggantError: If an argument lies outside its range.
         """
         _check_numbers(num_keys, num_classes, shape)
+        check_limits(num_keys, num_classes, shape, test)
+        check_words(statement, None if beacon is None else beacon[1])
         primary = make_test(test, num_classes=num_classes, top_k=top_k, bet=bet, stop=stop)
         side = min(shape[1:])
         if grid is not None and not 1 <= grid <= side:
@@ -293,14 +298,15 @@ class KeySet:
             raise TaggantError(f"keys={folder} is no folder; write the folder that `taggant keys new --out` made")
         stored = read_json(folder / "keyset.json", what="keys")
         try:
-            tensors = load((folder / "keys.safetensors").read_bytes())
-            secret = bytes.fromhex((folder / "secret.hex").read_text())
+            tensors = load(read_bounded(folder / "keys.safetensors", MOST_BYTES + DOCUMENT))
+            secret = bytes.fromhex(read_bounded(folder / "secret.hex").decode())
             keys = cls(tensors["images"], tensors["labels"], stored["header"], secret)
             check_header(keys.header)
+            HEX(stored["commitment"], "commitment")
             if keys.images.shape != (keys.header["num_keys"], *keys.header["shape"]) or keys.images.dtype != np.uint8:
                 raise TaggantError(f"images of shape {keys.images.shape} do not fit the header")
             keys.check(stored["commitment"])
-        except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        except (OSError, KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
             raise TaggantError(f"keys={folder} is damaged ({error}); restore it from a copy") from None
         return keys
 
@@ -352,9 +358,9 @@ def _seeds_follow(header: dict[str, Any], secret: bytes) -> bool:
 
 
 def _check_numbers(num_keys: int, num_classes: int, shape: tuple[int, ...]) -> None:
-    if not 1 <= num_keys <= LARGEST:
-        raise TaggantError(f"num_keys={num_keys} must lie in 1..{LARGEST}; 10 is usual")
-    if not 2 <= num_classes <= LARGEST:
-        raise TaggantError(f"num_classes={num_classes} must lie in 2..{LARGEST}: with one class every answer is a hit")
-    if len(shape) != 3 or min(shape) < 1 or max(shape) > LARGEST:
+    if num_keys < 1:
+        raise TaggantError(f"num_keys={num_keys} must be at least 1; 10 is usual")
+    if num_classes < 2:
+        raise TaggantError(f"num_classes={num_classes} must be at least 2: with one class every answer is a hit")
+    if len(shape) != 3 or min(shape) < 1:
         raise TaggantError(f"shape={shape} must be three positive numbers: channels,height,width, for instance 3,32,32")

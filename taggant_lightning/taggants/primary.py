@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.record_fields import MOST_CLASSES
+from taggant_lightning.outside.fields import fields, number, one_of, whole
 from taggant_lightning.statistics.binomial import binomial_log10_p
 from taggant_lightning.statistics.rank_score import UNIT, rank_score_log10_p, rank_scores
 from taggant_lightning.statistics.sequential import log10_wealth, sequential_log10_p
@@ -15,6 +17,16 @@ from taggant_lightning.taggants.hits import count_hits
 TOP_K, RANK_SCORE, SEQUENTIAL = "binomial_top_k", "rank_score", "sequential_top_k"
 TESTS = (TOP_K, RANK_SCORE, SEQUENTIAL)
 BET, STOP = 0.5, -6.0
+LOWEST_STOP = -1e9
+_TEST = fields(
+    {"name": one_of(*TESTS)},
+    {
+        "top_k": whole(1, MOST_CLASSES),
+        "unit": whole(1, UNIT),
+        "bet": number(0, 1),
+        "stop_at_log10_p": number(LOWEST_STOP, 0),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -63,8 +75,10 @@ def make_test(name: str, *, num_classes: int, top_k: int | None, bet: float | No
     if not rate < bet < 1:
         raise TaggantError(f"bet={bet} must lie between the chance of a hit, {rate:g}, and 1; 0.5 is usual")
     stop = STOP if stop is None else stop
-    if not stop < 0:
-        raise TaggantError(f"stop={stop} must be below 0: the log10 p at which the test stops, for instance -6")
+    if not LOWEST_STOP <= stop < 0:
+        raise TaggantError(
+            f"stop={stop} must be below 0 and from {LOWEST_STOP:g}: the log10 p at which the test stops, for instance -6"
+        )
     return {"name": name, "top_k": k, "bet": bet, "stop_at_log10_p": stop}
 
 
@@ -90,6 +104,10 @@ def check_test(test: dict[str, Any], num_classes: int) -> None:
         KeyError: If a parameter is missing.
         TypeError: If a parameter has another type.
     """
+    try:
+        _TEST(test, "test")
+    except ValueError as error:
+        raise TaggantError(str(error)) from None
     arguments = {"top_k": None, "bet": None, "stop": None, **arguments_of(test)}
     made = make_test(arguments.pop("test"), num_classes=num_classes, **arguments)
     types = {"name": str, "unit": int, "top_k": int, "bet": float, "stop_at_log10_p": float}

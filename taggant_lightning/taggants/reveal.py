@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.files import read_json
+from taggant_lightning.outside import shown
+from taggant_lightning.outside.documents import HEAVY
 from taggant_lightning.taggants import beacon, seeds
 from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path, spelled_place
 from taggant_lightning.taggants.guessable import guessable, guessable_seed
 from taggant_lightning.taggants.header import check_header, is_first_version
 from taggant_lightning.taggants.key_images import batch_secret, draw_label, draw_salt, noise_image
 from taggant_lightning.taggants.keys import MIN_SECRET_BYTES, KeySet
+from taggant_lightning.taggants.reveal_fields import check_reveal
 
 FORMAT, FORMAT_1 = "taggant-lightning/reveal/v2", "taggant-lightning/reveal/v1"
 
@@ -108,8 +111,8 @@ def _opening(keys: KeySet, batch: int) -> dict[str, Any]:
     header, secret = keys.header, keys.secret
     if not is_first_version(header):
         path = seeds.seed_path(secret, len(keys.batches), batch)
-        shown = [[side, node.hex()] for side, node in path]
-        return {"format": FORMAT, "seed": seeds.batch_seed(secret, batch).hex(), "seed_path": shown}
+        steps = [[side, node.hex()] for side, node in path]
+        return {"format": FORMAT, "seed": seeds.batch_seed(secret, batch).hex(), "seed_path": steps}
     seed = {"seed": beacon.batch_seed(secret, batch).hex()} if "beacon" in header else {}
     return {"format": FORMAT_1, "secret": batch_secret(header, secret, batch).hex(), **seed}
 
@@ -136,10 +139,12 @@ def read_reveals(paths: Sequence[str | Path]) -> Revealed:
 
 
 def _read(path: Path) -> Revealed:
-    stored = read_json(path, what="reveal")
+    stored = read_json(path, what="reveal", limit=HEAVY)
     try:
+        check_reveal(stored)
         if stored["format"] not in (FORMAT, FORMAT_1):
-            raise TaggantError(f"reveal={path} has the format {stored['format']!r}; this program reads {FORMAT} and {FORMAT_1}")
+            said = f"has the format {shown(repr(stored['format']))}; this program reads {FORMAT} and {FORMAT_1}"
+            raise TaggantError(f"reveal={path} {said}")
         header, batch = stored["header"], stored["batch"]
         check_header(header)
         if type(batch) is not int or not 0 <= batch < len(header["batches"]):
@@ -166,8 +171,8 @@ def _read(path: Path) -> Revealed:
                 raise TaggantError(f"reveal={path}: key {number} does not lead to the commitment; it is forged or damaged")
             images[number], labels[number] = image, label
         tied = not is_first_version(header) or "beacon" in header or len(header["batches"]) == 1
-        shown = _is_guessable(stored)
-        revealed_keys = Revealed(header, stored["commitment"], images, labels, tied, shown)
+        open_secret = _is_guessable(stored)
+        revealed_keys = Revealed(header, stored["commitment"], images, labels, tied, open_secret)
         if sorted(images) != list(revealed_keys.batches[batch]) or len(images) != len(stored["keys"]):
             raise TaggantError(f"reveal={path} holds keys {sorted(images)} and not the whole batch {stored['batch']}")
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:

@@ -23,6 +23,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, read_json, secret_directory, sha256_hex
 from taggant_lightning.models.classifier import ImageClassifier, load_classifier
 from taggant_lightning.models.ensemble import members
+from taggant_lightning.outside.documents import HEAVY
 from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
@@ -189,7 +190,9 @@ class TaggantSigning(Callback):
             self._perceptual = Perceptual(self.perceptual_trunk, self.perceptual_weights)
         stored = self.out / "signature.json"
         # Not Signature.load: a kill between its two files must not keep the next attempt from writing both.
-        if stored.exists() and read_json(stored, what="signature").get("facts", {}).get("run") != self._run_digest(data):
+        if stored.exists() and read_json(stored, what="signature", limit=HEAVY).get("facts", {}).get("run") != self._run_digest(
+            data
+        ):
             raise TaggantError(f"out={self.out} holds a Signature made with other settings, keys or data; name a new folder")
         secret_directory(self.out)
         facts = [self._run_digest(data), last, data.batch_size, data.seed, data.augment]

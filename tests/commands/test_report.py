@@ -242,7 +242,7 @@ WRONG: list[tuple[Callable[[Path], Any], list[str], str]] = [
     (lambda r: answers(r, log10_p=-1.0), [], "do not belong to"),
     (lambda r: answers(r, answers=[[0]]), [], "must be a list, one for each key"),
     (lambda r: answers(r, answers=[[CLASSES]] * 12), [], "are damaged"),
-    (lambda r: answers(r, answers=[["a"]] * 12), [], "are damaged"),
+    (lambda r: answers(r, answers=[["a"]] * 12), [], "holds no rankings"),
     (lambda r: (r / "keys" / "ledger.jsonl").write_text("{}\n"), [], "entry 0 was changed"),
     (lambda r: (r / "manifest.json").unlink(), [], "manifest.json is no file"),
     (lambda r: (r / "audit.json").write_text("{}"), [], "is no audit of a release"),

@@ -268,8 +268,8 @@ GOOD: dict[str, Any] = {"num_keys": 4, "num_classes": 3, "shape": (3, 6, 6)}
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_keys": 0}, "num_keys=0 must lie in 1.."),
-        ({"num_classes": 1}, "num_classes=1 must lie in 2.."),
+        ({"num_keys": 0}, "num_keys=0 must be at least 1"),
+        ({"num_classes": 1}, "num_classes=1 must be at least 2"),
         ({"top_k": 4}, "top_k=4 must lie in 1..num_classes, and num_classes=3"),
         ({"top_k": 0}, "top_k=0 must lie in"),
         ({"shape": (3, 0, 6)}, "must be three positive numbers"),

@@ -179,8 +179,8 @@ def _format(stored: dict[str, Any]) -> None:
         (_twice, "and not the whole batch 0"),
         (_truncated, "is damaged"),
         (_no_secret, "is damaged"),
-        (_upper_case, "not hexadecimal in lower case"),
-        (_blanks, "not hexadecimal in lower case"),
+        (_upper_case, "is damaged"),
+        (_blanks, "is damaged"),
         (_format, "has the format 'x'"),
     ],
 )

@@ -15,6 +15,7 @@ from typing import Any
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, secret_directory
+from taggant_lightning.outside.documents import parse_json
 
 VERSION = 1
 Label = int | str
@@ -121,7 +122,7 @@ class Journal:
         lines = file.readall().split(b"\n")
         for i, line in enumerate(lines[:-1]):  # what follows the last newline was cut off
             try:
-                entry = json.loads(line)
+                entry = parse_json(line, endless=True)
                 if self._length == 0:
                     self._check({"version": entry["journal"], **entry["binding"]})
                 else:

@@ -1,6 +1,5 @@
 """The mapping file of a service with other field names: JSON or YAML, read into a Wire."""
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +10,9 @@ from typing import Any
 from taggant_lightning.access.services import paths
 from taggant_lightning.access.services.wire import Wire
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.outside import shown
+from taggant_lightning.outside.documents import parse_json, read_bounded
+from taggant_lightning.outside.yaml_documents import BYTES, parse_yaml
 
 FIELDS = {
     "": ("request", "answer", "headers", "image_format"),
@@ -38,13 +40,15 @@ def load_mapping(path: str | Path, environment: Mapping[str, str] = os.environ) 
     request, answer, headers = (_section(content, name, where) for name in ("request", "answer", "headers"))
     image_format = content.get("image_format", "base64")
     if image_format not in FORMATS:
-        raise TaggantError(f"{where}: image_format={image_format!r} is unknown; write one of {', '.join(FORMATS)}")
+        raise TaggantError(f"{where}: image_format={shown(repr(image_format))} is unknown; write one of {', '.join(FORMATS)}")
     found = {name: _path(answer.get(name), f"answer.{name}", where) for name in FIELDS["answer"]}
     if answer and not (found["labels"] or found["scores"]):
         raise TaggantError(f"{where}: answer has neither labels nor scores; write the path of at least one")
     extra = request.get("extra") or {}
     if not isinstance(extra, dict):
-        raise TaggantError(f"{where}: request.extra={extra!r} is no object; write the constant fields of every request")
+        raise TaggantError(
+            f"{where}: request.extra={shown(repr(extra))} is no object; write the constant fields of every request"
+        )
     wire = Wire(
         image=_path(request.get("image"), "request.image", where) or Wire.image,
         extra=extra,
@@ -64,14 +68,11 @@ def load_mapping(path: str | Path, environment: Mapping[str, str] = os.environ) 
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
-    import yaml
-
     try:
-        text = path.read_text()
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = parse_json(read_bounded(path)) if path.suffix == ".json" else parse_yaml(read_bounded(path, BYTES))
     except OSError:
         raise TaggantError(f"{where} cannot be read; name a JSON or YAML file") from None
-    except (ValueError, RecursionError, yaml.YAMLError):  # their messages quote the file, and it may hold secrets
+    except ValueError:  # their messages quote the file, and it may hold secrets
         raise TaggantError(f"{where} is no {'JSON' if path.suffix == '.json' else 'YAML'}; correct its syntax") from None
     if not isinstance(content, dict):
         raise TaggantError(f"{where} holds no object; write request, answer and headers as docs/services.md shows")

@@ -11,10 +11,33 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import json_bytes
+from taggant_lightning.outside import shown
+from taggant_lightning.outside.fields import TEXT, anything, each, fields, matching, one_of, or_null, text, whole
 
 FORMAT = "taggant-lightning/release/v2"
 MANIFEST, HASHES, CARD, CROISSANT = "manifest.json", "SHA256SUMS", "README.md", "croissant.json"
 DOCUMENTS = (MANIFEST, HASHES, CARD, CROISSANT)
+_HEX = matching("[0-9a-f]{64}", "64 hexadecimal digits")
+_NAMES = each(text(500), 1_000_000)
+# A folder's name is one part of a path, and so never leads out of the release.
+_FOLDER = matching(r"(?!\.{1,2}$)[^/\\\x00]{1,255}", "the name of a folder")
+_MANIFEST = fields(
+    {
+        "layout": one_of("png", "webp", "npz", "zip", "parquet"),
+        "codec": or_null(text(20)),
+        "classes": _NAMES,
+        "folders": each(_FOLDER, 1_000_000),
+        "num_images": whole(0, 10**10),
+        "source": fields({}, more=text(200)),
+        "commitment": or_null(_HEX),
+        "statement": text(10 * TEXT),
+        "license": text(),
+        "hashes": _HEX,
+    },
+    {"ledger_head": or_null(_HEX)},
+    more=anything(),
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +56,7 @@ class Manifest:
         license: Its licence, as the owner writes it.
         hashes: SHA-256 of the list of hashes.
         format: Version of this record.
+        ledger_head: Head of the keys' ledger at the release, so that nobody writes what came before anew; or None.
     """
 
     layout: str
@@ -46,6 +70,7 @@ class Manifest:
     license: str
     hashes: str
     format: str = FORMAT
+    ledger_head: str | None = None
 
     @classmethod
     def of(cls, stored: dict[str, Any], where: object) -> "Manifest":
@@ -55,10 +80,13 @@ class Manifest:
             TaggantError: If it is of another format, or fields are missing.
         """
         if stored.get("format") != FORMAT:
-            raise TaggantError(f"release={where} has the format {stored.get('format')!r}; this program reads {FORMAT}")
+            raise TaggantError(
+                f"release={where} has the format {shown(repr(stored.get('format')))}; this program reads {FORMAT}"
+            )
         try:
+            _MANIFEST(stored, "")
             return cls(**stored)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise TaggantError(f"release={where}: {MANIFEST} is damaged ({error}); restore it from a copy") from None
 
 
@@ -99,7 +127,10 @@ def read_hash_list(data: bytes) -> list[tuple[str, str]]:
 
 def manifest_json(manifest: Manifest) -> bytes:
     """Return the manifest's file."""
-    return (json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n").encode()
+    said = asdict(manifest)
+    if manifest.ledger_head is None:  # releases of earlier versions have no such entry, and are audited byte by byte
+        del said["ledger_head"]
+    return json_bytes(said)
 
 
 def card(manifest: Manifest) -> bytes:
