@@ -17,6 +17,7 @@ from taggant_lightning.access.services.failures import FailedAttempt, Failure
 
 LARGEST = 16 * 2**20  # bytes of an answer, unpacked; a hundred thousand labels with scores need less
 PIECE = 2**16
+THREAD = "taggant exchange"
 TIME_OUT = Failure("a time-out")
 CERTIFICATE = Failure(
     "an untrusted certificate",
@@ -74,7 +75,7 @@ class Line:
             except BaseException as error:  # handed over to the thread that waits
                 outcome.put(error)
 
-        Thread(target=run, daemon=True).start()
+        Thread(target=run, daemon=True, name=THREAD).start()
         try:
             found = outcome.get(timeout=timeout)
         except Empty:
