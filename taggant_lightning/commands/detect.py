@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--mapping", metavar="FILE", help="names of the service's fields, JSON or YAML (docs/services.md)")
     service.add_argument("--decoys", type=int, default=1, metavar="D", help="decoys for each key (%(default)s)")
     service.add_argument("--source", metavar="DIR", help="for real-image keys: the folder they were chosen from")
-    service.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for an answer (%(default)g)")
+    service.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for a whole exchange (%(default)g)")
     service.add_argument("--attempts", type=int, default=6, metavar="N", help="attempts for each query (%(default)s)")
     service.add_argument(
         "--backoff", type=float, default=0.5, metavar="S", help="seconds before a second attempt (%(default)g)"

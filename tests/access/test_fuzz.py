@@ -20,6 +20,7 @@ from taggant_lightning.access.services.exchange import LARGEST
 from taggant_lightning.access.services.forms import common_form, suggestion
 from taggant_lightning.access.services.journal import Journal
 from taggant_lightning.access.services.mapping import load_mapping
+from taggant_lightning.access.services.pace import LONGEST_PAUSE, retry_after
 from taggant_lightning.access.services.recorded import lack_of, recorded_answers
 from taggant_lightning.access.services.service import Service
 from taggant_lightning.access.services.wire import MalformedError, Wire
@@ -218,6 +219,14 @@ def test_services(replies: list[tuple[bytes, bytes, int, bytes]], good: int, tmp
         assert set(failures) | set(journal.answers) == {q.name for q in queries}
         answers = recorded_answers(Journal(path, {}), queries, table, unanswered=True)
         assert sum(a.labels is not None for a in answers) > 0
+
+
+@given(header=st.text(alphabet="0123456789 MonJan,:+-GTZ", max_size=40) | st.text(max_size=20))
+@example(header="Mon, 99999999999999999999 Jan 2026 00:00:00 GMT")
+@example(header="Mon, 01 Jan 2026 00:00:00 +99999999")
+@QUICK
+def test_pauses_that_a_service_asks_for(header: str) -> None:
+    assert 0 <= retry_after(header) <= LONGEST_PAUSE
 
 
 HALF = LARGEST // 2
