@@ -4,22 +4,26 @@ import csv
 import io
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from taggant_lightning.access.answer import Answer
+from taggant_lightning.access.bounded_json import bounded_json
 from taggant_lightning.access.labels import LabelTable
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic
-from taggant_lightning.outside.documents import HEAVY, parse_json, read_bounded
+from taggant_lightning.outside import shown
+from taggant_lightning.outside.documents import HEAVY, read_bounded
 
 COLUMNS = ("query", "labels", "scores")
 FORMATS = ".csv (query,labels and, if you like, scores), .jsonl or .parquet"
 IMAGE = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?)", re.IGNORECASE)
-WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+LARGEST = 256 * 2**20  # bytes of a file: whole rankings with scores of a thousand classes for five thousand queries
+VALUES, PIECE = 50_000_000, 64  # values in a parquet file, and rows unpacked at a time
+LONGEST_LABEL = 1_000  # characters; a longer one is the name of no class
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,15 @@ class Row:
     """What a predictions file says of one query.
 
     Attributes:
-        labels: The model's own labels as text, different, best first; None where the model refused or gave no usable answer.
+        labels: The model's own labels as text, best first; one may come twice, and None stands for an entry that is no label.
+            None altogether where the model refused or gave no usable answer.
         scores: The score of each label in the same order, where the file has scores.
+        odd: Why the row is of no use, where it is not simply empty.
     """
 
-    labels: tuple[str, ...] | None
+    labels: tuple[str | None, ...] | None
     scores: tuple[float, ...] | None = None
+    odd: str | None = None
 
 
 def write_predictions(path: Path, answers: Sequence[Answer], names: Sequence[str] | None = None) -> None:
@@ -69,10 +76,12 @@ def read_predictions(path: str | Path) -> dict[str, Row]:
             Lines, `{"query": …, "labels": […], "scores": […]}` each; or parquet with these columns. No labels are a refusal.
 
     Returns:
-        Rows by the query's name (see `query_name`), in the file's order.
+        Rows by the query's name (see `query_name`), in the file's order. A row whose answer cannot be read is a miss that says
+        why; the model that answered decides what it holds.
 
     Raises:
-        TaggantError: If the file is missing, empty or damaged, has other columns, or a row is doubled or doubtful.
+        TaggantError: If the file is missing, empty, damaged or too large, has other columns, a row is doubled or names no
+            query, or no row can be read.
     """
     where = Path(path)
     what = f"predictions={where}"
@@ -81,21 +90,28 @@ def read_predictions(path: str | Path) -> dict[str, Row]:
         raise TaggantError(f"{what} ends in {where.suffix or 'nothing'!r}; write {FORMATS}")
     if not where.is_file():
         raise TaggantError(f"{what} is no file; write {FORMATS}")
+    if where.stat().st_size > LARGEST:
+        raise TaggantError(f"{what} has more than {LARGEST // 2**20} MiB; write the first places of each answer only")
     rows: dict[str, Row] = {}
     places: dict[str, int] = {}
     for place, record in readers[where.suffix.lower()](where, what):
         identity = record.get("query")
         if isinstance(identity, bool) or not isinstance(identity, str | int) or not (name := query_name(str(identity))):
-            raise TaggantError(f"{what} row {place}: {identity!r} names no query; write the name of its image file")
+            raise TaggantError(f"{what} row {place}: {shown(identity)!r} names no query; write the name of its image file")
         if name in rows:
-            raise TaggantError(f"{what} answers {name!r} twice, in rows {places[name]} and {place}; keep one row a query")
+            raise TaggantError(
+                f"{what} answers {shown(name)!r} twice, in rows {places[name]} and {place}; keep one row a query"
+            )
         try:
             rows[name] = _row(record)
         except ValueError as error:
-            raise TaggantError(f"{what} row {place}, query {name!r}: {error}") from None
+            rows[name] = Row(None, odd=f"row {place}, query {shown(name)!r}: {error}")
         places[name] = place
     if not rows:
         raise TaggantError(f"{what} holds no row; write one a query")
+    odd = [row.odd for row in rows.values() if row.odd is not None]
+    if odd and all(row.labels is None for row in rows.values()):
+        raise TaggantError(f"{what} {odd[0]}")
     return rows
 
 
@@ -112,7 +128,7 @@ def answers_of(rows: Mapping[str, Row], names: Sequence[str], table: LabelTable,
         One answer a name, numbered by its place.
 
     Raises:
-        TaggantError: If a query has no row, a row no query, or the table does not list a label.
+        TaggantError: If a query has no row, a row no query, no row names a label of the table, or classes are counted from 1.
     """
     wanted = [query_name(name) for name in names]
     if missing := [name for name in wanted if name not in rows]:
@@ -122,29 +138,60 @@ def answers_of(rows: Mapping[str, Row], names: Sequence[str], table: LabelTable,
         )
     if unknown := [name for name in rows if name not in set(wanted)]:
         raise TaggantError(f"{what} has rows for {_some(unknown)}, which are no queries of these keys; answer the queries only")
-    answers = []
-    for number, name in enumerate(wanted):
-        row = rows[name]
-        labels = None if row.labels is None else table.translate(row.labels, name)
-        answers.append(Answer(number, labels, row.scores))
-    return answers
+    found = [rows[name] for name in wanted]
+    _check_labels({label for row in found for label in row.labels or () if label is not None}, table, what)
+    return [
+        Answer(number, None if row.labels is None else table.translate(row.labels), row.scores)
+        for number, row in enumerate(found)
+    ]
+
+
+def misses(rows: Mapping[str, Row], names: Sequence[str]) -> dict[str, int]:
+    """Count the queries that are misses because of what their rows hold, by kind.
+
+    Args:
+        rows: What was read.
+        names: The queries' names.
+    """
+    found = [rows[query_name(name)] for name in names]
+    kinds = {
+        "no labels": sum(row.labels is None and row.odd is None for row in found),
+        "a row that cannot be read": sum(row.odd is not None for row in found),
+    }
+    return {kind: number for kind, number in kinds.items() if number}
+
+
+def _check_labels(named: Set[str], table: LabelTable, what: str) -> None:
+    """Refuse labels that are plainly numbered or named by another table; single ones that nobody knows are misses."""
+    last = str(table.num_classes)
+    from_one = table.where is None and last in named and "0" not in named
+    if not named or (any(map(table.lists, named)) and not from_one):
+        return
+    example = shown(last if from_one else min(named), 40)
+    if table.where is None:
+        raise TaggantError(
+            f"{what}: the answer {example!r} lies outside 0..{table.num_classes - 1}, the owner's classes"
+            f"{', and none is 0: are they counted from 1?' if from_one else ''}; "
+            "write --labels FILE with a table of the model's labels"
+        )
+    raise TaggantError(f"{what}: labels={table.where} lists no label of any answer, such as {example!r}; name the right table")
 
 
 def _row(record: Mapping[str, Any]) -> Row:
     """Check one record, and rank its labels where it has scores."""
-    labels = [_label(value) for value in _list(record.get("labels"), "labels")]
+    given = _list(record.get("labels"), "labels")
+    labels = [_label(value) for value in given]
+    if labels and all(label is None for label in labels):
+        raise ValueError(f"the label {shown(given[0], 40)} is neither a number of a class nor its name")
     scores = [_score(value) for value in _list(record.get("scores"), "scores")]
-    doubled = sorted(label for label, count in Counter(labels).items() if count > 1)
-    if doubled:
-        raise ValueError(f"the label {doubled[0]!r} comes twice; rank different labels")
     if scores and len(scores) != len(labels):
         raise ValueError(f"{len(labels)} labels and {len(scores)} scores; write one score a label, or none")
     if not labels or any(math.isnan(score) for score in scores):
         return Row(None)
     if not scores:
         return Row(tuple(labels))
-    numbers = all(WHOLE.fullmatch(label) for label in labels)
-    keys = [(-score, int(label) if numbers else 0, label) for score, label in zip(scores, labels, strict=True)]
+    numbers = all(label is not None and WHOLE.fullmatch(label) for label in labels)
+    keys = [(-score, int(str(label)) if numbers else 0, str(label)) for score, label in zip(scores, labels, strict=True)]
     order = sorted(range(len(labels)), key=keys.__getitem__)
     return Row(tuple(labels[i] for i in order), tuple(scores[i] for i in order))
 
@@ -158,20 +205,23 @@ def _list(value: Any, name: str) -> list[Any]:
         if not text.startswith("["):
             return text.split()
         try:
-            value = parse_json(text, endless=True)
-        except ValueError:
-            raise ValueError(f'{name} {text[:40]!r} is no JSON list; write ["a", "b"], or words separated by spaces') from None
+            value = bounded_json(text.encode())
+        except (ValueError, RecursionError):
+            raise ValueError(
+                f'{name} {shown(text, 40)!r} is no JSON list; write ["a", "b"], or words separated by spaces'
+            ) from None
     if not isinstance(value, list):
-        raise ValueError(f"{name} is {value!r:.40}; write a list")
+        raise ValueError(f"{name} is {shown(value, 40)}; write a list")
     return value
 
 
-def _label(value: Any) -> str:
+def _label(value: Any) -> str | None:
+    """Return a label as text; None for an entry that is none, which uses up its place."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not str(value).strip():
-        raise ValueError(f"the label {value!r:.40} is neither a number of a class nor its name")
-    return str(value).strip()
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return None
+    return str(value).strip()[:LONGEST_LABEL] or None
 
 
 def _score(value: Any) -> float:
@@ -181,8 +231,8 @@ def _score(value: Any) -> float:
         if isinstance(value, bool):
             raise TypeError
         return float(value)
-    except (TypeError, ValueError):
-        raise ValueError(f"the score {value!r:.40} is no number") from None
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"the score {shown(value, 40)!r} is no number") from None
 
 
 def _content(path: Path, what: str) -> bytes:
@@ -206,20 +256,20 @@ def _csv(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 )
             yield number, dict(zip(header, row, strict=True))
     except (csv.Error, UnicodeDecodeError) as error:
-        raise TaggantError(f"{what} is no CSV ({error}); write UTF-8 with the columns query,labels") from None
+        raise TaggantError(f"{what} is no CSV ({shown(error)}); write UTF-8 with the columns query,labels") from None
 
 
 def _jsonl(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         lines = _content(path, what).decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise TaggantError(f"{what} is no text ({error}); write UTF-8, one JSON object a line") from None
+        raise TaggantError(f"{what} is no text ({shown(error)}); write UTF-8, one JSON object a line") from None
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            record = parse_json(line, endless=True)
-        except ValueError:
+            record = bounded_json(line.encode())
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             raise TaggantError(f'{what} row {number} is no JSON object; write {{"query": "0007", "labels": [3, 1]}}')
@@ -233,13 +283,20 @@ def _parquet(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
     except ImportError:
         raise TaggantError(f"{what} needs pyarrow; run pip install 'taggant-lightning[parquet]', or write .csv") from None
     try:
-        table = parquet.read_table(str(path))
-        records = table.to_pylist()
-    except (ArrowException, OSError, ValueError) as error:
+        with parquet.ParquetFile(str(path)) as file:
+            _check_columns(list(file.schema_arrow.names), what)
+            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+            values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
+            if values > VALUES or sum(group.total_byte_size for group in groups) > LARGEST:  # a small file may unpack to much
+                raise TaggantError(f"{what} unpacks to more than is read; write the first places of each answer only")
+            # In small batches: a text that a million rows share takes a few bytes in the file only.
+            batches = file.iter_batches(batch_size=PIECE)
+            yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
+    except TaggantError:
+        raise
+    except (ArrowException, OSError, ValueError, OverflowError, NotImplementedError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TaggantError(f"{what} is no parquet file ({lines[0][:200]}); write it again, or .csv") from None
-    _check_columns(list(table.column_names), what)
-    yield from enumerate(records, start=1)
+        raise TaggantError(f"{what} is no parquet file ({shown(lines[0], 200)}); write it again, or .csv") from None
 
 
 def _check_columns(names: Sequence[str], what: str) -> None:
@@ -247,10 +304,10 @@ def _check_columns(names: Sequence[str], what: str) -> None:
     if not names:
         raise TaggantError(f"{what} is empty; write the columns query,labels and one row a query")
     if not {"query", "labels"} <= set(names) or not set(names) <= set(COLUMNS) or len(set(names)) < len(names):
-        found = ",".join(map(str, names))
-        raise TaggantError(f"{what} has the columns {found[:80]!r}; write query,labels or query,labels,scores and no other")
+        found = shown(",".join(map(str, names)))
+        raise TaggantError(f"{what} has the columns {found!r}; write query,labels or query,labels,scores and no other")
 
 
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more
+    return ", ".join(repr(shown(name, 40)) for name in names[:3]) + more

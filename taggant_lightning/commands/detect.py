@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument("--mapping", metavar="FILE", help="names of the service's fields, JSON or YAML (docs/services.md)")
     service.add_argument("--decoys", type=int, default=1, metavar="D", help="decoys for each key (%(default)s)")
     service.add_argument("--source", metavar="DIR", help="for real-image keys: the folder they were chosen from")
-    service.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for an answer (%(default)g)")
+    service.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds for a whole exchange (%(default)g)")
     service.add_argument("--attempts", type=int, default=6, metavar="N", help="attempts for each query (%(default)s)")
     service.add_argument(
         "--backoff", type=float, default=0.5, metavar="S", help="seconds before a second attempt (%(default)g)"
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     service.add_argument(
         "--count-missing",
         action="store_true",
-        help="conclude although the service left queries without answer: they are misses",
+        help="conclude although the service is away: ask every query all the same; what it leaves without answer is a miss",
     )
     return parser
 
@@ -79,10 +79,12 @@ class Said:
     Attributes:
         answers: To the keys, numbered by their order; for a sequential test perhaps the first ones only.
         origin: What is known of the model and of the asking, for the record.
+        notes: Sentences on answers that are no proper ones.
     """
 
     answers: list[Answer]
     origin: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def run(words: list[str]) -> None:
@@ -120,13 +122,13 @@ def run(words: list[str]) -> None:
     )
     use.take_up(folder)
     if way == "predictions":
-        said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
+        said = _from_predictions(arguments, keys, batches, table)
     elif service is not None:
         said = _from_service(arguments, service, keys, batches, table, folder, use)
     else:
-        said = Said(_from_file(arguments, way, keys, batches, table), {"file_sha256": _digest(getattr(arguments, way))})
+        said = _from_file(arguments, way, keys, batches, table)
     detection = conclude(said.answers, keys, batches, use, {**about, **said.origin}, folder)
-    for line in told(detection):
+    for line in (*said.notes, *told(detection)):
         say(line)
     say(verdict_line(detection, folder), flush=True)
 
@@ -173,13 +175,30 @@ def _digest(path: str | None) -> str | None:
     return sha256_file(Path(path))
 
 
-def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable) -> list[Answer]:
-    """Read answers whose queries bear the names of `taggant keys export-queries`, or the keys' numbers."""
-    from taggant_lightning.access.predictions import answers_of, read_predictions
+def _notes(misses: dict[str, int], unlisted: tuple[int, str], table: LabelTable) -> tuple[str, ...]:
+    """Return the sentences on misses that the suspect's own doing brought about, and on labels that nobody knows."""
+    notes = []
+    if misses:
+        kinds = ", ".join(f"{kind} ({number})" for kind, number in misses.items())
+        notes.append(f"{sum(misses.values())} keys have no proper answer and are misses: {kinds}.")
+    number, example = unlisted
+    if number:
+        whose = f"0..{table.num_classes - 1}, the owner's classes" if table.where is None else f"labels={table.where}"
+        notes.append(
+            f"{number} answers name labels that are not in {whose}, the first is {example}; each uses up its place and matches "
+            "nothing. If the model has such classes, the table is at fault."
+        )
+    return tuple(notes)
 
+
+def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable) -> Said:
+    """Read answers whose queries bear the names of `taggant keys export-queries`, or the keys' numbers."""
+    from taggant_lightning.access.predictions import answers_of, misses, read_predictions
+
+    digest = _digest(arguments.predictions)
     rows, what = read_predictions(Path(arguments.predictions)), f"predictions={arguments.predictions}"
     numbers = keys.numbers(batches)
-    names = read_map(Path(arguments.keys) / MAP)
+    names, wanted = read_map(Path(arguments.keys) / MAP), [str(number) for number in numbers]
     if set(rows) & set(names):
         asked = {key: name for name, key in names.items() if key is not None}
         wanted = [asked.get(number, f"key {number}, which was not exported") for number in numbers]
@@ -188,20 +207,20 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
             raise TaggantError(
                 f"{what} answers no key of the batches {list(batches)}; write --batches with those that were exported"
             )
-        kept = {name: row for name, row in rows.items() if name not in others}
-        return answers_of(kept, wanted, table, what=what)
-    return answers_of(rows, [str(number) for number in numbers], table, what=what)
+        rows = {name: row for name, row in rows.items() if name not in others}
+    answers, missed = answers_of(rows, wanted, table, what=what), misses(rows, wanted)
+    odd = next((f"{row.odd}." for row in rows.values() if row.odd), None)
+    notes = (*_notes(missed, table.unlisted(row.labels for row in rows.values()), table), *([odd] if odd else []))
+    return Said(answers, {"file_sha256": digest, **({"misses": missed} if missed else {})}, notes)
 
 
-def _from_file(
-    arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable
-) -> list[Answer]:
+def _from_file(arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable) -> Said:
     """Ask a model in a file: the keys at its input size, in key order."""
     from taggant_lightning.data.dataset import to_float
     from taggant_lightning.data.resize import fit
 
     path = getattr(arguments, way)
-    _digest(path)
+    digest = _digest(path)
     images = to_float(keys.images[keys.numbers(batches)])
     if arguments.image_size is not None:
         if arguments.image_size < 1:
@@ -212,8 +231,12 @@ def _from_file(
         from taggant_lightning.access.files.onnx import ask_onnx as ask
     else:
         from taggant_lightning.access.files.exported import ask_exported as ask
-    answers, count = ask(path, images.numpy(), **scale)
-    return table.apply(answers, count)
+    raw, count = ask(path, images.numpy(), **scale)
+    answers = table.apply(raw, count)
+    failed = sum(answer.labels is None for answer in answers)
+    missed = {"the file failed, or gave another number of scores or one that is no number": failed} if failed else {}
+    unlisted = table.unlisted(a.labels for a in raw) if table.where is not None else (0, "")
+    return Said(answers, {"file_sha256": digest, **({"misses": missed} if missed else {})}, _notes(missed, unlisted, table))
 
 
 def numbers_of(text: str | None, name: str) -> list[float] | None:
@@ -259,7 +282,7 @@ def _from_service(
     from tqdm.auto import tqdm
 
     from taggant_lightning.access.services.journal import Journal
-    from taggant_lightning.access.services.recorded import recorded_answers
+    from taggant_lightning.access.services.recorded import lack_of, misses, recorded_answers
 
     plan = plan_queries(keys, batches, arguments.decoys, source_of(keys, arguments.source))
     about = {"commitment": keys.commitment, "batches": list(batches), "decoys": arguments.decoys}
@@ -284,15 +307,20 @@ def _from_service(
             bar.update(done - bar.n)
 
         try:
-            service.ask(plan.queries, journal, progress=show, stop=stop)
+            failures = service.ask(
+                plan.queries,
+                journal,
+                lack=lack_of(table),
+                count_missing=arguments.count_missing,
+                progress=show,
+                stop=stop,
+            )
         except Unavailable as error:
-            if not arguments.count_missing:
-                raise Unavailable(
-                    f"{error}; name the same --out {folder}, or add --count-missing to count them as misses"
-                ) from None
+            count = "" if arguments.count_missing else ", or add --count-missing to ask the rest once and count them as misses"
+            raise Unavailable(f"{error}; name the same --out {folder}{count}") from None
     early = sequential and stop()
     answers = answered() if early else recorded_answers(journal, key_queries, table, unanswered=True)
-    if journal.answers and all(recorded.refused for recorded in journal.answers.values()):
-        status = next(iter(journal.answers.values())).status
-        say(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")
-    return Said(answers, {**service.binding, "decoys": arguments.decoys})
+    missed = misses(journal, key_queries[: len(answers)], table, failures)
+    named = (journal.answers[q.name].labels for q in key_queries[: len(answers)] if q.name in journal.answers)
+    origin = {**service.binding, "decoys": arguments.decoys, **({"misses": missed} if missed else {})}
+    return Said(answers, origin, _notes(missed, table.unlisted(named), table))

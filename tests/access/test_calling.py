@@ -63,3 +63,9 @@ def test_answers(said: Any, labels: Any, scores: Any) -> None:
 def test_other_answers(said: Any, message: str) -> None:
     with pytest.raises(TaggantError, match=message):
         ask_function(lambda _: said, IMAGES)
+
+
+def test_single_odd_answers_are_misses() -> None:
+    said = iter([[2, 0], [1, 1], np.zeros((2, 3))])
+    with pytest.warns(UserWarning, match="2 answers are odd and count as misses; query 1: the function returned a label twice"):
+        assert ask_function(lambda _: next(said), IMAGES) == [Answer(0, (2, 0)), Answer(1, None), Answer(2, None)]

@@ -10,9 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taggant_lightning.access import predictions
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.access.predictions import WHOLE, Row, answers_of, query_name, read_predictions, write_predictions
+from taggant_lightning.access.predictions import (
+    WHOLE,
+    Row,
+    answers_of,
+    misses,
+    query_name,
+    read_predictions,
+    write_predictions,
+)
 from taggant_lightning.errors import TaggantError
 
 
@@ -121,12 +130,44 @@ def test_answers_are_numbered_by_name_and_translated(tmp_path: Path) -> None:
         Answer(1, (0, 2), (2.0, 1.0)),
         Answer(2, (None,), (1.0,)),
     ]
-    with pytest.raises(TaggantError, match="query b: labels=labels.csv does not list the answer 'dog'"):
-        answers_of(read, ["a", "b", "c"], LabelTable({"cat": 2}, 3, "labels.csv"))
+    assert answers_of(read, ["a", "b", "c"], LabelTable({"cat": 2}, 3, "labels.csv"))[1] == Answer(1, (None, 2), (2.0, 1.0))
+    with pytest.raises(TaggantError, match="labels=labels.csv lists no label of any answer, such as 'cat'"):
+        answers_of(read, ["a", "b", "c"], LabelTable({"CAT": 2}, 3, "labels.csv"))
+    with pytest.raises(TaggantError, match="the answer 'cat' lies outside 0..2, the owner's classes; write --labels"):
+        answers_of(read, ["a", "b", "c"], LabelTable.same(3))
+    from_one = cells(tmp_path / "one.csv", "query,labels\n0,1 2\n1,3 1\n")
+    with pytest.raises(TaggantError, match="'3' lies outside 0..2, .* and none is 0: are they counted from 1"):
+        answers_of(from_one, ["0", "1"], LabelTable.same(3))
+    assert answers_of(from_one, ["0", "1"], LabelTable.same(4))[1] == Answer(1, (3, 1))
     with pytest.raises(TaggantError, match="predictions=p has no row for 'd', 'e', 'f' and 1 more of the 7 queries"):
         answers_of(read, ["a", "b", "c", "d", "e", "f", "g"], table, what="predictions=p")
     with pytest.raises(TaggantError, match="has rows for 'b', 'c', which are no queries of these keys"):
         answers_of(read, ["a"], table)
+
+
+def test_rows_that_cannot_be_read_are_misses(tmp_path: Path) -> None:
+    """A suspect can make each of them with one answer; the others count as before."""
+    text = 'query,labels,scores\n1,2 3,0.5\n2,2 2,0.5 0.25\n3,"[true, 1]",\n4,,\n5,1 0,high low\n6,"[1",\n'
+    read = cells(tmp_path / "p.csv", text)
+    assert {name: row.labels for name, row in read.items()} == {
+        "1": None, "2": ("2", "2"), "3": (None, "1"), "4": None, "5": None, "6": None,
+    }  # fmt: skip
+    assert read["1"].odd == "row 1, query '1': 2 labels and 1 scores; write one score a label, or none"
+    assert [name for name, row in read.items() if row.odd] == ["1", "5", "6"]
+    assert misses(read, list(read)) == {"no labels": 1, "a row that cannot be read": 3}
+    answers = answers_of(read, list(read), LabelTable.same(4))
+    assert [a.labels for a in answers] == [None, (2, None), (None, 1), None, None, None]
+
+
+def test_what_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "p.parquet", [{"query": "0", "labels": ["1"] * 5_000}])
+    assert read_predictions(path)["0"].labels == ("1",) * 5_000
+    monkeypatch.setattr(predictions, "VALUES", 1_000)
+    with pytest.raises(TaggantError, match="unpacks to more than is read"):
+        read_predictions(path)
+    monkeypatch.setattr(predictions, "LARGEST", 10)
+    with pytest.raises(TaggantError, match="has more than 0 MiB"):
+        read_predictions(path)
 
 
 @pytest.mark.parametrize(
@@ -139,15 +180,14 @@ def test_answers_are_numbered_by_name_and_translated(tmp_path: Path) -> None:
         ("query,labels,labels\n1,2,3\n", "has the columns"),
         ("query,labels\n1,2,3\n", "row 1 has 3 cells and the header 2"),
         ("query,labels\n1,2\na/1.png,3\n", "answers '1' twice, in rows 1 and 2"),
-        ("query,labels\n1,2 2\n", "row 1, query '1': the label '2' comes twice"),
         ("query,labels,scores\n1,2 3,0.5\n", "row 1, query '1': 2 labels and 1 scores"),
         ("query,labels,scores\n1,,0.5\n", "0 labels and 1 scores"),
         ("query,labels,scores\n1,2 3,0.5 high\n", "the score 'high' is no number"),
         ("query,labels\n,2\n", "row 1: '' names no query"),
         ('query,labels\n1,"[1, 2"\n', "labels '\\[1, 2' is no JSON list"),
-        ('query,labels\n1,"[[1], 2]"\n', "the label \\[1\\] is neither a number"),
+        ('query,labels\n1,"[[1]]"\n', "the label \\[1\\] is neither a number"),
         ('query,labels\n1,"[true]"\n', "the label True is neither"),
-        ('query,labels,scores\n1,2,"[true]"\n', "the score True is no number"),
+        ('query,labels,scores\n1,2,"[true]"\n', "the score 'True' is no number"),
         ('query,labels\n1,"2\n', "is no CSV"),
     ],
 )
@@ -166,7 +206,7 @@ def test_doubtful_csv(text: str, message: str, tmp_path: Path) -> None:
         ('{"query": ', "row 1 is no JSON object"),
         ('{"query": "1", "labels": [1], "confidence": 1}', "row 1 has the columns 'query,labels,confidence'"),
         ('{"query": "1", "labels": 5}', "labels is 5; write a list"),
-        ('{"query": null, "labels": []}', "row 1: None names no query"),
+        ('{"query": null, "labels": []}', "row 1: 'None' names no query"),
     ],
 )
 def test_doubtful_jsonl(text: str, message: str, tmp_path: Path) -> None:

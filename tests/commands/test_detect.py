@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.service import Faults, serve
+from benchmarks.service import Faults, Reply, serve
 from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.access.calling import ask_function
 from taggant_lightning.cli import main
@@ -272,13 +272,51 @@ def test_a_run_that_is_cut_off_goes_on(keys: KeySet, net: Net, tmp_path: Path, c
         assert "holds a verdict already" in capsys.readouterr().err
 
 
-def test_missing_answers_may_be_counted(keys: KeySet, tmp_path: Path) -> None:
-    with serve(lambda image: {"labels": [1, 2]} if image[0, 0, 0] > 127 else {}) as service:
-        code, record = run(tmp_path, "--url", service.url, "--attempts", "1", "--count-missing")
+def test_a_service_that_shuns_single_queries_is_judged(
+    keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replies = (
+        (100, Reply(403)),
+        (120, Reply(302, b"", {"Location": "/"})),
+        (140, Reply(body=json.dumps({"scores": [0] * 11}).encode())),
+        (160, Reply(422)),
+    )
+
+    def respond(image: np.ndarray) -> Any:
+        return next((reply for level, reply in replies if image[0, 0, 0] < level), {"labels": [1, 2]})
+
+    with serve(respond) as service:
+        code, record = run(tmp_path, "--url", service.url, "--attempts", "1")
     assert code == 0
     assert record is not None
-    assert record["details"]["refused"] == int((keys.images[:, 0, 0, 0] <= 127).sum())
+    shunned = (keys.images[:, 0, 0, 0] < 160).sum()
+    assert record["details"]["refused"] == shunned > 3
     assert record["validity"] == "conservative"
+    misses = record["provenance"]["misses"]
+    assert sum(misses.values()) == shunned
+    assert set(misses) <= {"HTTP 403", "a redirect", "another number of scores than classes", "HTTP 422"}
+    assert f"{shunned} keys have no proper answer and are misses: " in capsys.readouterr().out
+
+
+def test_missing_answers_of_a_service_that_is_away_may_be_counted(
+    keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = {"left": 6}
+
+    def failing(image: np.ndarray) -> dict[str, Any]:
+        state["left"] -= 1
+        return {"labels": [1, 2]} if state["left"] >= 0 else {}
+
+    quick = ("--attempts", "1", "--concurrency", "1")
+    with serve(failing) as service:
+        assert run(tmp_path, "--url", service.url, *quick) == (1, None)
+        assert "add --count-missing to ask the rest once and count them as misses" in capsys.readouterr().err
+        code, record = run(tmp_path, "--url", service.url, *quick, "--count-missing")
+    assert code == 0
+    assert record is not None
+    assert 0 < record["details"]["refused"] < 12
+    assert record["validity"] == "conservative"
+    assert [e["kind"] for e in Ledger(tmp_path / "keys", keys.commitment).entries()] == ["use", "result"]
 
 
 Damage = Callable[[Path, Net], list[str]]
@@ -424,8 +462,132 @@ def test_a_service_that_answers_html(keys: KeySet, tmp_path: Path, capsys: pytes
     with serve(lambda image: {}, Faults(html=1.0)) as service:
         code, record = run(tmp_path, "--url", service.url, "--attempts", "1")
     assert (code, record) == (2, None)
-    assert "answers with a web page instead of JSON" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "a web page instead of JSON" in error
+    assert "--count-missing asks the other" in error
     assert not (tmp_path / "run").exists()
+
+
+Respond = Callable[[int, list[int]], Any]
+
+
+@pytest.mark.parametrize(
+    ("respond", "message"),
+    [
+        (lambda number, ranking: {"refused": True}, "gave no usable answer to 24 queries: a refusal; write a --mapping"),
+        (lambda number, ranking: {"labels": [f"none-{number}"]}, "labels that nobody knows; the first answer names none-"),
+        (
+            lambda number, ranking: {"scores": [0.5] * (CLASSES + 1)},
+            "the model answers 11 classes and the keys were drawn for 10",
+        ),
+        (lambda number, ranking: {"result": {"classes": ranking}}, "perhaps with the line answer: {labels: result.classes}"),
+    ],
+)
+def test_a_set_up_without_any_answer_spends_nothing(
+    keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str], respond: Respond, message: str
+) -> None:
+    """Neither a journal nor a use: the command that is corrected begins anew in the same folder."""
+    words = ("--attempts", "1", "--count-missing")
+    with serve(lambda image: respond(int(image[0, 0, 0]), [1, 2])) as service:
+        assert run(tmp_path, "--url", service.url, *words) == (2, None)
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+        assert Ledger(tmp_path / "keys", keys.commitment).entries() == []
+        (tmp_path / "m.yaml").write_text("answer: {labels: result.classes}")
+        corrected = run(tmp_path, "--url", service.url, *words, "--mapping", str(tmp_path / "m.yaml"))
+        assert corrected[0] == (0 if "result" in message else 2)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_labels_of_its_own_invention_stop_no_verdict(
+    keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str], named: bool
+) -> None:
+    """A signed model whose every answer ends, or begins, with a label that nobody knows, another each time."""
+    table: tuple[str, ...] = ()
+    if named:
+        (tmp_path / "labels.csv").write_text("theirs,ours\n" + "".join(f"{i},{i}\n" for i in range(CLASSES)))
+        table = ("--labels", str(tmp_path / "labels.csv"))
+    invented = iter(f"none-{i}\x1b[2J" for i in range(10_000))
+    for place, hits in ((1, 9), (0, 9), (None, 9)):
+
+        def respond(image: np.ndarray, place: int | None = place) -> dict[str, Any]:
+            first = int(np.argmax(scores(net, image)))
+            labels: list[Any] = [first, (first + 1) % CLASSES]
+            return {"labels": labels if place is None else [*labels[:place], next(invented), *labels[place:]]}
+
+        with serve(respond) as service:
+            code, record = run(tmp_path, "--url", service.url, *table, out=f"run{place}")
+        out = capsys.readouterr().out
+        assert code == 0
+        assert record is not None
+        assert record["details"]["hits"] >= hits
+        assert record["validity"] == ("exact" if place is None else "conservative")
+        assert ("12 answers name labels that are not in" in out) == (place is not None)
+        assert "\x1b" not in out
+    found = uses(Ledger(tmp_path / "keys", keys.commitment).entries())
+    assert [use.finished for use in found] == [True] * 3
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_odd_rows_and_invented_labels_of_a_file_stop_no_verdict(
+    keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    rows = []
+    for number, image in enumerate(keys.images):
+        labels: list[Any] = list(rank(scores(net, image)[None])[0].labels or ())[:2]
+        odd = {0: [labels[0], f"none-{number}"], 1: [[labels[0]]], 2: [labels[0], labels[0]], 3: []}
+        rows.append({"query": str(number), "labels": odd.get(number, labels)})
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        path.write_text(
+            "query,labels\n"
+            + "".join(f'{r["query"]},"{json.dumps(r["labels"]).replace(chr(34), chr(34) * 2)}"\n' for r in rows)
+        )
+    code, record = run(tmp_path, "--predictions", str(path))
+    out = capsys.readouterr().out
+    assert code == 0
+    assert record is not None
+    assert record["validity"] == "conservative"
+    assert record["details"]["refused"] == 2
+    assert record["details"]["incomplete"] == 4
+    assert record["details"]["hits"] >= 7
+    assert record["provenance"]["misses"] == {"no labels": 1, "a row that cannot be read": 1}
+    assert "2 keys have no proper answer and are misses: no labels (1), a row that cannot be read (1)." in out
+    assert "1 answers name labels that are not in 0..9, the owner's classes, the first is 'none-0'" in out
+
+
+def test_a_model_file_that_fails_on_single_images_is_judged_on_the_others(
+    keys: KeySet, net: Net, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Shy(nn.Module):
+        def __init__(self, shuns: float) -> None:
+            super().__init__()
+            self.net, self.shuns = net, shuns
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = (x[:, 0, 0, 0] > self.shuns).to(torch.int64) * 1_000_000
+            return self.net(x) + torch.zeros(1)[found][:, None]
+
+    shunned = [i for i, image in enumerate(keys.images) if image[0, 0, 0] / 255 > 0.6]
+    assert 0 < len(shunned) < 12
+    for shuns, name in ((0.6, "some.ts"), (-1.0, "all.ts")):
+        torch.jit.script(Shy(shuns)).save(str(tmp_path / name))
+    code, record = run(tmp_path, "--exported", str(tmp_path / "some.ts"))
+    assert code == 0
+    assert record is not None
+    expected = [
+        a if a.query not in shunned else Answer(a.query, None) for a in ask_function(lambda i: scores(net, i), keys.images)
+    ]
+    assert record["details"]["hits"] == detect(ranks_of(expected, keys), keys).details["hits"]
+    assert record["details"]["refused"] == len(shunned)
+    assert record["validity"] == "conservative"
+    assert sum(record["provenance"]["misses"].values()) == len(shunned)
+    capsys.readouterr()
+    assert run(tmp_path, "--exported", str(tmp_path / "all.ts"), out="all") == (2, None)
+    assert "fails on 3×8×8 images" in capsys.readouterr().err
+    assert len(uses(Ledger(tmp_path / "keys", keys.commitment).entries())) == 1
 
 
 def test_a_label_table_may_not_follow_the_answers(keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

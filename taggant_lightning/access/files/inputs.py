@@ -1,7 +1,8 @@
 """What a model's file takes, whether the images suit it, and the blocks in which it is asked."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,23 +114,43 @@ def ask_in_blocks(
         forward: Turns (n, C, S, S) float32 into scores (n, B), or raises a TaggantError.
 
     Returns:
-        N answers that rank the numbers 0..B−1, and B.
+        N answers that rank the numbers 0..B−1, and the B of most of them. An image that the file fails on has no labels: where
+        a block fails, its images are asked one by one, so that one which a model dislikes takes no others with it.
 
     Raises:
-        TaggantError: If the images do not suit the file, there are none, or the file answers other shapes.
+        TaggantError: If the images do not suit the file, there are none, or the file fails on every image.
     """
     check_images(what, shape, images)
     if len(images) == 0:
         raise TaggantError(f"{what} was asked nothing; give at least one image")
-    found = []
+    rows: list[NDArray[np.floating] | None] = []
+    wrong: TaggantError | None = None
     for block in blocks(shape, len(images)):
-        scores = forward(images[block])
-        if scores.ndim != 2 or len(scores) != block.stop - block.start or scores.shape[1] < 1:
-            raise TaggantError(
-                f"{what} answers {'×'.join(map(str, scores.shape))} to {block.stop - block.start} images; "
-                "export a model that answers one row of class scores an image"
-            )
-        found.append(scores)
-    if len({scores.shape[1] for scores in found}) > 1:
-        raise TaggantError(f"{what} answers another number of classes to other images; export a model of fixed classes")
-    return rank(np.concatenate(found)), found[0].shape[1]
+        try:
+            rows += _scores(what, images[block], forward)
+            continue
+        except TaggantError as error:
+            wrong = wrong or error
+        for image in images[block]:
+            try:
+                rows += _scores(what, image[None], forward)
+            except TaggantError:
+                rows.append(None)
+    classes = Counter(len(row) for row in rows if row is not None)
+    if not classes and wrong is not None:
+        raise wrong
+    answers = [Answer(i, None) if row is None else replace(rank(row[None])[0], query=i) for i, row in enumerate(rows)]
+    return answers, classes.most_common(1)[0][0]
+
+
+def _scores(
+    what: str, images: NDArray[np.float32], forward: Callable[[NDArray[np.float32]], NDArray[np.floating]]
+) -> list[NDArray[np.floating]]:
+    """Ask about some images in one pass, and return a row of scores each."""
+    scores = forward(images)
+    if scores.ndim != 2 or len(scores) != len(images) or scores.shape[1] < 1:
+        raise TaggantError(
+            f"{what} answers {'×'.join(map(str, scores.shape))} to {len(images)} images; "
+            "export a model that answers one row of class scores an image"
+        )
+    return list(scores)

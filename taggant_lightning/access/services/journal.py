@@ -26,7 +26,8 @@ class Recorded:
     """What a model answered to one query, in its own words, so that another label table can be applied later.
 
     Attributes:
-        labels: The model's labels, best first and different from each other; None where it gave no usable answer or refused.
+        labels: The model's labels, best first, as it gave them: a name may come twice, and None stands for an entry that is
+            no label. None altogether where it gave no usable answer or refused.
         scores: The score of each label, in the same order, where it gave finite ones.
         refused: Whether the model refused to answer.
         classes: How many classes the model has, where it gave one score for each without naming them: the labels are then the
@@ -34,7 +35,7 @@ class Recorded:
         status: The HTTP status of a refusal.
     """
 
-    labels: tuple[Label, ...] | None
+    labels: tuple[Label | None, ...] | None
     scores: tuple[float, ...] | None = None
     refused: bool = False
     classes: int | None = None

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.access.bounded_json import bounded_json
 from taggant_lightning.access.services import paths
 from taggant_lightning.access.services.wire import Wire
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.outside import shown
-from taggant_lightning.outside.documents import parse_json, read_bounded
-from taggant_lightning.outside.yaml_documents import BYTES, parse_yaml
+from taggant_lightning.outside.documents import read_bounded
+from taggant_lightning.outside.yaml_documents import parse_yaml
 
 FIELDS = {
     "": ("request", "answer", "headers", "image_format"),
@@ -20,6 +21,8 @@ FIELDS = {
     "answer": ("labels", "scores", "refused"),
 }
 FORMATS = ("base64", "data-url")
+LARGEST = 2**16  # bytes of a mapping
+PARTS, DEEPEST = 10_000, 32  # values in it, and levels; YAML can name one value many times, each within the next
 HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
@@ -60,29 +63,51 @@ def load_mapping(path: str | Path, environment: Mapping[str, str] = os.environ) 
     try:
         wire.request(b"")
     except (TypeError, ValueError) as error:
-        place = ".".join(wire.image)
+        place = shown(".".join(wire.image))
         raise TaggantError(
-            f"{where}: request.image={place!r} does not go with request.extra ({error}); correct one of them"
+            f"{where}: request.image={place!r} does not go with request.extra ({shown(error)}); correct one of them"
         ) from None
     return wire
 
 
 def _read(path: Path, where: str) -> dict[str, Any]:
     try:
-        content = parse_json(read_bounded(path)) if path.suffix == ".json" else parse_yaml(read_bounded(path, BYTES))
+        if not path.is_file():  # a device or a pipe would not end
+            raise OSError
+        text = read_bounded(path, LARGEST)
+        content = bounded_json(text) if path.suffix == ".json" else parse_yaml(text)
     except OSError:
         raise TaggantError(f"{where} cannot be read; name a JSON or YAML file") from None
-    except ValueError:  # their messages quote the file, and it may hold secrets
+    # Their messages quote the file, and it may hold secrets.
+    except (ValueError, RecursionError):
         raise TaggantError(f"{where} is no {'JSON' if path.suffix == '.json' else 'YAML'}; correct its syntax") from None
     if not isinstance(content, dict):
         raise TaggantError(f"{where} holds no object; write request, answer and headers as docs/services.md shows")
+    if _parts(content, DEEPEST, PARTS) < 0:
+        raise TaggantError(
+            f"{where} holds more than {PARTS:,} values, or {DEEPEST} levels; write where the fields are, no data"
+        )
     return content
+
+
+def _parts(value: object, levels: int, left: int) -> int:
+    """Return how many more values there may be after those of this one, each as often as it is named; negative if too many."""
+    items = [*value, *value.values()] if isinstance(value, dict) else []
+    items = list(value) if isinstance(value, list | tuple | set) else items
+    left -= 1 + len(items)
+    if levels == 0 and items:
+        return -1
+    for item in items:
+        if left < 0:
+            break
+        left = _parts(item, levels - 1, left)
+    return left
 
 
 def _known(section: Mapping[Any, Any], name: str, where: str) -> None:
     unknown = [key for key in section if key not in FIELDS[name]]
     if unknown:
-        field = f"{name}.{unknown[0]}" if name else str(unknown[0])
+        field = shown(f"{name}.{unknown[0]}" if name else unknown[0], 40)
         raise TaggantError(f"{where}: {field} is unknown; write one of {', '.join(FIELDS[name])}")
 
 
@@ -101,16 +126,21 @@ def _path(text: object, field: str, where: str) -> paths.Path | None:
     if text is None:
         return None
     try:
+        if isinstance(text, bool) or not isinstance(text, str | int):
+            raise ValueError("it is neither text nor a number")
         return paths.parse(str(text))
     except ValueError as error:
         raise TaggantError(
-            f"{where}: {field}={text!r} is no path ({error}); write names and numbers with dots between, at most one of them *"
+            f"{where}: {field}={shown(text)!r} is no path ({error}); "
+            "write names and numbers with dots between, at most one of them *"
         ) from None
 
 
 def _name(name: object, where: str) -> str:
     if not isinstance(name, str) or not HEADER.fullmatch(name):
-        raise TaggantError(f"{where}: the header name {name!r} is not allowed in HTTP; write letters, digits and hyphens")
+        raise TaggantError(
+            f"{where}: the header name {shown(name, 40)!r} is not allowed in HTTP; write letters, digits and hyphens"
+        )
     return name
 
 
@@ -120,7 +150,8 @@ def _value(name: object, value: object, environment: Mapping[str, str], where: s
         raise TaggantError(f"{where}: the header {name} is no text; put it in quotes")
     for variable in re.findall(r"\$\{([^}]*)\}", value):
         if not environment.get(variable):
-            raise TaggantError(f"{where}: the header {name} names {variable}, which is not set; export {variable} first")
+            wanted = shown(variable, 40)
+            raise TaggantError(f"{where}: the header {name} names {wanted}, which is not set; export {wanted} first")
     expanded = re.sub(r"\$\{([^}]*)\}", lambda match: environment[match[1]], value)
     if not expanded.isprintable() or not expanded.isascii() or expanded != expanded.strip():
         raise TaggantError(

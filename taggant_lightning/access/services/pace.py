@@ -51,7 +51,7 @@ def retry_after(header: str | None) -> float:
         return min(float(text), LONGEST_PAUSE)
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, TypeError, LookupError, OverflowError):  # the parser raises what a strange date brings about
         return 0.0
     seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return min(max(seconds, 0.0), LONGEST_PAUSE)

@@ -6,6 +6,7 @@ from typing import Any
 
 Path = tuple[str, ...]
 STAR = "*"
+LONGEST = 32  # steps of a path
 
 
 class MissingError(LookupError):
@@ -16,11 +17,13 @@ def parse(text: str) -> Path:
     """Return the steps of a path such as `predictions.0.label` or `predictions.*.label`.
 
     Raises:
-        ValueError: If a step is empty, or there are two `*`.
+        ValueError: If a step is empty, there are two `*`, or more than `LONGEST` steps.
     """
     steps = tuple(text.split("."))
     if not all(steps):
         raise ValueError("a step is empty")
+    if len(steps) > LONGEST:
+        raise ValueError(f"it has more than {LONGEST} steps")
     if steps.count(STAR) > 1:
         raise ValueError("it has more than one *")
     return steps
@@ -33,14 +36,20 @@ def look_up(value: Any, path: Sequence[str]) -> Any:
         value: What JSON can hold.
         path: Steps; a number counts from 0 in a list and is a name in an object.
 
+    Returns:
+        What is there. With a `*`, None stands for an element in which the rest of the path leads to nothing.
+
     Raises:
-        MissingError: If a step leads to nothing, in any element.
+        MissingError: If a step leads to nothing; behind a `*`, if it does so in every element of a list that is not empty.
     """
     for i, step in enumerate(path):
         if step == STAR:
             if not isinstance(value, list):
                 raise MissingError(".".join(path[: i + 1]))
-            return [look_up(element, path[i + 1 :]) for element in value]
+            found = [find(element, path[i + 1 :]) for element in value]
+            if found and all(element is None for element in found):
+                raise MissingError(".".join(path))
+            return found
         if isinstance(value, dict) and step in value:
             value = value[step]
         elif isinstance(value, list) and _number(step) and int(step) < len(value):
@@ -48,6 +57,14 @@ def look_up(value: Any, path: Sequence[str]) -> Any:
         else:
             raise MissingError(".".join(path[: i + 1]))
     return value
+
+
+def find(value: Any, path: Sequence[str]) -> Any:
+    """Return what a path leads to, as `look_up`; None if it leads to nothing."""
+    try:
+        return look_up(value, path)
+    except MissingError:
+        return None
 
 
 def put(base: Any, path: Sequence[str], value: Any) -> Any:

@@ -10,21 +10,29 @@ from urllib.parse import urlsplit
 import requests
 
 from taggant_lightning.access.answer import Query
+from taggant_lightning.access.bounded_json import bounded_json
 from taggant_lightning.access.png import png
-from taggant_lightning.access.services.asking import NotAnsweredError, ask_all
-from taggant_lightning.access.services.exchange import FailedAttempt, Response, exchange, open_session
+from taggant_lightning.access.services.asking import Asking
+from taggant_lightning.access.services.ending import check_ending
+from taggant_lightning.access.services.exchange import Line, Response
+from taggant_lightning.access.services.failures import FailedAttempt, Failure
+from taggant_lightning.access.services.forms import suggestion
 from taggant_lightning.access.services.journal import Journal, Recorded
 from taggant_lightning.access.services.mapping import load_mapping
 from taggant_lightning.access.services.pace import Pace, retry_after
+from taggant_lightning.access.services.recorded import FIELDS
 from taggant_lightning.access.services.wire import MalformedError, Wire
-from taggant_lightning.errors import TaggantError, Unavailable
+from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.outside import shown
 
 LONGEST_BACKOFF = 60.0  # seconds between two attempts, unless the service asks for more
+BEGINNING = 100  # characters of an answer that a message shows
+SECRET = 6  # shorter words of a header, such as "Bearer", are no secrets
 REFUSALS = (400, 413, 415, 422, 451)
 CREDENTIALS = "put valid credentials into the headers of the mapping"
 ADDRESS = "write the address that takes POST requests with images"
-# Statuses that no further attempt changes.
+# Statuses that no further attempt at once changes.
 WRONG = {401: CREDENTIALS, 402: CREDENTIALS, 403: CREDENTIALS, 404: ADDRESS, 405: ADDRESS, 407: CREDENTIALS, 410: ADDRESS}
 
 
@@ -34,7 +42,7 @@ class Service:
     Args:
         url: http or https, without user name and password.
         mapping: File that says where requests and answers have their fields; None for the documented format.
-        timeout: Seconds to connect, to wait for a part of an answer, and for all of it.
+        timeout: Seconds for the whole exchange of one attempt, from the name of the host to the last byte of the answer.
         attempts: Attempts a query, in each of two passes.
         concurrency: Most requests at a time.
         rate: Most requests a second; None for no limit.
@@ -83,100 +91,133 @@ class Service:
         queries: Sequence[Query],
         journal: Journal,
         *,
+        lack: Callable[[Recorded], Failure | None] | None = None,
+        count_missing: bool = False,
         progress: Callable[[int, int], None] | None = None,
         stop: Callable[[], bool] | None = None,
-    ) -> None:
-        """Ask what the journal lacks, and write each answer to it.
+    ) -> dict[str, Failure]:
+        """Ask what the journal lacks, and write each answer to it; `ending` has the rule for what is not answered.
 
         Args:
             queries: In the order in which they are begun; their names differ.
-            journal: Gets each answer as it comes. Answers may come out of order, by as many places as requests are under way,
-                and by more where a query fails and is tried again at the end.
+            journal: Gets each answer as it comes, from the first proper one on. Answers may come out of order, by as many
+                places as requests are under way, and by more where a query fails and is tried again at the end.
+            lack: Says why an answer is of no use, or None for a proper one; None calls every answer with a label proper.
+            count_missing: Whether to ask every query though the service seems to be away, and to return all the same.
             progress: Called with the number of answered queries and of all, after each answer.
             stop: Called before the first query and after each answer; once it returns True no further query is begun, and
                 those under way are finished and written.
 
+        Returns:
+            Why each query failed that has no answer, by its name; those are misses. Empty if `stop` ended it.
+
         Raises:
-            TaggantError: If the address, the credentials or the mapping is wrong, or an image cannot travel as PNG.
-            Unavailable: If queries are left that failed in all attempts, or many did in succession; asking again with the same
-                journal goes on.
+            TaggantError: If the service answers no query properly, as with a wrong address, mapping or credentials; or an image
+                cannot travel as PNG.
+            Unavailable: If the service is away; asking again with the same journal goes on.
             OSError: If the journal cannot be written.
         """
         if len({query.name for query in queries}) < len(queries):
             raise TaggantError("queries: two have the same name; name each once")
         ended = threading.Event()
         pace = Pace(self._rate, ended)
-        sessions = _Sessions(self._wire)
+        lines = _Lines(self._wire)
+        asking = Asking(
+            lambda query, patient: self._ask(query, pace, ended, lines.mine(), self._attempts if patient else 1),
+            queries,
+            journal,
+            lack=_lacks_labels if lack is None else lack,
+            ended=ended,
+            progress=progress,
+            stop=stop,
+            give_up=not count_missing,
+        )
         try:
-            failure = ask_all(
-                lambda query: self._ask(query, pace, ended, sessions.mine()),
-                queries,
-                journal,
-                workers=self._concurrency,
-                ended=ended,
-                progress=progress,
-                stop=stop,
-            )
+            asked = asking.run(self._concurrency)
         finally:
-            sessions.close()
-        if failure is not None:
-            done = sum(query.name in journal.answers for query in queries)
-            raise Unavailable(
-                f"url={self._shown} answered {done} of {len(queries)} queries, and the last failure was {failure}; "
-                "run the same command again later, it goes on with the rest"
-            )
+            lines.close()
+        if asking.stopped:
+            return {}
+        check_ending(asked, f"url={self._shown}", count_missing=count_missing)
+        return asking.failures
 
-    def _ask(self, query: Query, pace: Pace, ended: threading.Event, session: requests.Session) -> Recorded:
+    def _ask(self, query: Query, pace: Pace, ended: threading.Event, line: Line, attempts: int) -> Recorded:
         body = self._wire.request(png(query.image))
-        failures: list[FailedAttempt] = []
-        while len(failures) < self._attempts and pace.wait():
+        last = FailedAttempt(Failure("the end of the run"))
+        for attempt in range(1, attempts + 1):
+            if not pace.wait():
+                break
             try:
-                return self._read(exchange(session, self._url, body, self._timeout))
-            except FailedAttempt as failure:
-                pace.hold(failure.wait)
-                failures.append(failure)
-                if len(failures) < self._attempts:
-                    delay = self._backoff * 2.0 ** min(len(failures) - 1, 30) * self._jitter.uniform(0.5, 1.5)
-                    ended.wait(min(delay, LONGEST_BACKOFF))
-        if len(failures) == self._attempts and all(failure.page for failure in failures):
-            raise TaggantError(f"url={self._shown} answers with a web page instead of JSON; {ADDRESS}, or {CREDENTIALS}")
-        raise NotAnsweredError(failures[-1].reason if failures else "the end of the run")
+                return self._read(line.post(self._url, body, self._timeout))
+            except FailedAttempt as error:
+                last = error
+            pace.hold(last.failure.wait)
+            if last.failure.final:
+                break
+            if attempt < attempts:
+                delay = self._backoff * 2.0 ** min(attempt - 1, 30) * self._jitter.uniform(0.5, 1.5)
+                ended.wait(min(delay, LONGEST_BACKOFF))
+        raise last
 
     def _read(self, response: Response) -> Recorded:
         status, headers = response.status, response.headers
         if status in REFUSALS:
             return Recorded(None, refused=True, status=status)
         if status in WRONG:
-            raise TaggantError(f"url={self._shown} answers HTTP {status}; {WRONG[status]}")
+            raise FailedAttempt(Failure(f"HTTP {status}", WRONG[status], final=True))
         if 300 <= status < 400:
-            host = _host(headers.get("Location")) or "a page of its own"
-            raise TaggantError(f"url={self._shown} redirects to {host}, perhaps for a login; {ADDRESS}, or {CREDENTIALS}")
+            host = shown(_host(headers.get("Location")), 100) or "a page of its own"
+            said = f"it redirects to {host}, perhaps for a login"
+            raise FailedAttempt(Failure("a redirect", f"{ADDRESS}, or {CREDENTIALS}", final=True, detail=said))
         if not 200 <= status < 300:
-            raise FailedAttempt(f"HTTP {status}", retry_after(headers.get("Retry-After")) if status in (429, 503) else 0.0)
+            wait = retry_after(headers.get("Retry-After")) if status in (429, 503) else 0.0
+            raise FailedAttempt(Failure(f"HTTP {status}", wait=wait))
         if "text/html" in headers.get("Content-Type", "").lower() or response.body.lstrip()[:1] == b"<":
-            raise FailedAttempt("a web page", page=True)
+            raise FailedAttempt(Failure("a web page instead of JSON", f"{ADDRESS}, or {CREDENTIALS}"))
         try:
             return self._wire.read(response.body)
         except MalformedError as error:
-            raise FailedAttempt(str(error)) from None
+            raise FailedAttempt(
+                Failure(str(error), self._mapping_for(response.body), detail=self._beginning(response.body))
+            ) from None
+
+    def _beginning(self, body: bytes) -> str:
+        """Return how an answer begins, fit to be shown; a service may echo the headers, and they are secret."""
+        text = body[: 4 * BEGINNING].decode("utf-8", "replace")
+        for value in self._wire.headers.values():
+            for secret in (value, *value.split()):
+                text = text.replace(secret, "***") if len(secret) >= SECRET else text
+        return f"it begins {shown(text, BEGINNING)}" if text.strip() else "it is empty"
+
+    def _mapping_for(self, body: bytes) -> str:
+        """Return what to write so that an answer like this is read."""
+        try:
+            found = suggestion(bounded_json(body))
+        except (ValueError, RecursionError):
+            found = None
+        return FIELDS if found is None else f"{FIELDS}, perhaps with the line {found}"
 
 
-class _Sessions:
-    """One session a thread: requests does not promise that threads may share one."""
+def _lacks_labels(recorded: Recorded) -> Failure | None:
+    return None if recorded.labels else Failure("an answer without labels", FIELDS)
+
+
+class _Lines:
+    """One line a thread: requests does not promise that threads may share one."""
 
     def __init__(self, wire: Wire) -> None:
-        self._wire, self._local, self._all = wire, threading.local(), list[requests.Session]()
+        self._wire, self._local, self._all = wire, threading.local(), list[Line]()
 
-    def mine(self) -> requests.Session:
-        if not hasattr(self._local, "session"):
-            self._local.session = open_session(self._wire.headers)
-            self._all.append(self._local.session)
-        session: requests.Session = self._local.session
-        return session
+    def mine(self) -> Line:
+        if not hasattr(self._local, "line"):
+            self._local.line = Line(self._wire.headers)
+            self._all.append(self._local.line)
+        line: Line = self._local.line
+        return line
 
     def close(self) -> None:
-        for session in self._all:
-            session.close()
+        for line in self._all:
+            line.close()
 
 
 def _shown(url: str) -> str:

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from taggant_lightning.access.bounded_json import Pairs, TooMuchError, bounded_json
+from taggant_lightning.access.services.forms import common_form
 from taggant_lightning.access.services.journal import Label, Recorded
-from taggant_lightning.access.services.paths import MissingError, Path, look_up, put
+from taggant_lightning.access.services.paths import Path, find, put
+
+LONGEST_LABEL = 1_000  # characters; a longer one is no name of a class
 
 
 class MalformedError(ValueError):
@@ -26,7 +30,7 @@ class Wire:
         labels: Path of the ranked labels, or of the labels that the scores belong to; None if the service gives none.
         scores: Path of the scores; None if the service gives none.
         refused: Path of what tells a refusal: anything but false, null, 0 or an empty text.
-        either: Whether an answer may lack the labels or the scores, as the documented format lets it.
+        either: Whether an answer may lack the labels or the scores, or have a common form, as without a mapping.
         headers: Headers of every request. Secret: shown by no message and no repr.
         data_url: Whether the image is written as a data URL instead of plain base64.
     """
@@ -44,13 +48,17 @@ class Wire:
         """Return the body of the request for an image.
 
         Raises:
-            ValueError: If the constant fields leave no place for the image.
+            ValueError: If the constant fields leave no place for the image, or JSON cannot hold them.
+            TypeError: If JSON cannot hold the constant fields.
         """
         text = base64.b64encode(png).decode()
-        return json.dumps(put(self.extra, self.image, f"data:image/png;base64,{text}" if self.data_url else text)).encode()
+        body = put(self.extra, self.image, f"data:image/png;base64,{text}" if self.data_url else text)
+        return json.dumps(body, allow_nan=False).encode()
 
     def read(self, body: bytes) -> Recorded:
         """Return the answer in a response.
+
+        An entry of the labels that is no label (null, an object, too long) keeps its place as None: it names no class.
 
         Args:
             body: JSON.
@@ -59,19 +67,25 @@ class Wire:
             MalformedError: If the body is no JSON or lacks a field, or a field holds what it should not.
         """
         try:
-            value = json.loads(body)
+            value = bounded_json(body)
+        except TooMuchError as error:
+            raise MalformedError(f"JSON with {error}") from None
         except (ValueError, RecursionError):
             raise MalformedError("malformed JSON") from None
-        if self.refused is not None and _find(value, self.refused):
+        if self.refused is not None and find(value, self.refused):
             return Recorded(None, refused=True)
-        labels = None if self.labels is None else _find(value, self.labels)
-        scores = None if self.scores is None else _find(value, self.scores)
+        labels = None if self.labels is None else find(value, self.labels)
+        scores = None if self.scores is None else find(value, self.scores)
         fields = (("labels", self.labels, labels), ("scores", self.scores, scores))
         absent = [name for name, path, found in fields if path is not None and found is None]
         if len(absent) > (1 if self.either else 0):
-            raise MalformedError(f"an answer without {' and '.join(absent)}")
+            form = common_form(value) if self.either else None
+            if form is None:
+                raise MalformedError(f"an answer without {' and '.join(absent)}")
+            labels, scores = form
         if labels is None and isinstance(scores, dict):
-            labels, scores = list(scores), list(scores.values())
+            pairs = scores.pairs if isinstance(scores, Pairs) else list(scores.items())
+            labels, scores = [name for name, _ in pairs], [score for _, score in pairs]
         if labels is None:
             values = _numbers(scores)
             return _ranked(list(range(len(values))), values, classes=len(values))
@@ -81,20 +95,16 @@ class Wire:
         return Recorded(tuple(names)) if scores is None else _ranked(names, _numbers(scores))
 
 
-def _find(value: Any, path: Path) -> Any:
-    try:
-        return look_up(value, path)
-    except MissingError:
-        return None
-
-
-def _labels(found: Any) -> list[Label]:
+def _labels(found: Any) -> list[Label | None]:
     names = found if isinstance(found, list) else [found]  # a service that names its first choice only
-    if not all(isinstance(name, int | str) and not isinstance(name, bool) for name in names):
+    labels = [name if _is_label(name) else None for name in names]
+    if labels and all(label is None for label in labels):
         raise MalformedError("an answer whose labels are neither whole numbers nor text")
-    if len({str(name) for name in names}) < len(names):
-        raise MalformedError("an answer that names a label twice")
-    return names
+    return labels
+
+
+def _is_label(name: Any) -> bool:
+    return isinstance(name, int | str) and not isinstance(name, bool) and len(str(name)) <= LONGEST_LABEL
 
 
 def _numbers(found: Any) -> list[float]:
@@ -108,14 +118,14 @@ def _numbers(found: Any) -> list[float]:
         raise MalformedError("an answer with a score beyond the range of numbers") from None
 
 
-def _ranked(labels: list[Label], scores: list[float], classes: int | None = None) -> Recorded:
+def _ranked(labels: list[Label | None], scores: list[float], classes: int | None = None) -> Recorded:
     """Rank by score. Ties break by the lowest class first, a rule that does not know the keys; with a NaN it is no answer."""
     if len(labels) != len(scores):
         raise MalformedError(f"an answer with {len(labels)} labels and {len(scores)} scores")
     if any(map(math.isnan, scores)):
         return Recorded(None)
     whole = all(re.fullmatch(r"-?[0-9]{1,18}", str(label)) for label in labels)
-    pairs = sorted(zip(labels, scores), key=lambda pair: (-pair[1], int(pair[0]) if whole else 0, str(pair[0])))
+    pairs = sorted(zip(labels, scores), key=lambda pair: (-pair[1], int(str(pair[0])) if whole else 0, str(pair[0])))
     # JSON has no infinity: the ranking is kept, the scores are not.
     finite = all(map(math.isfinite, scores))
     return Recorded(tuple(p[0] for p in pairs), tuple(p[1] for p in pairs) if finite else None, classes=classes)

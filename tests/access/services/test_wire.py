@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 from taggant_lightning.access.answer import rank
 from taggant_lightning.access.png import png
+from taggant_lightning.access.services.forms import suggestion
 from taggant_lightning.access.services.journal import Recorded
 from taggant_lightning.access.services.mapping import load_mapping
 from taggant_lightning.access.services.paths import MissingError, look_up, parse, put
@@ -43,6 +45,9 @@ def read(value: Any, wire: Wire | None = None) -> Recorded:
         ({"scores": [float("-inf"), 0.5]}, Recorded((1, 0), None, classes=2)),
         ({"refused": True}, Recorded(None, refused=True)),
         ({"refused": False, "labels": [1]}, Recorded((1,))),
+        ({"labels": ["crane", "crane", "a"]}, Recorded(("crane", "crane", "a"))),
+        ({"labels": [1, None, True, 1.5, {"a": 1}, "x" * 2_000]}, Recorded((1, None, None, None, None, None))),
+        ({"labels": ["b", None], "scores": [0.1, 0.9]}, Recorded((None, "b"), (0.9, 0.1))),
     ],
 )
 def test_answers(answer: dict, expected: Recorded) -> None:
@@ -57,8 +62,6 @@ def test_answers(answer: dict, expected: Recorded) -> None:
         (7, "an answer without labels and scores"),
         ({"labels": None}, "an answer without labels and scores"),
         ({"refused": False}, "an answer without labels and scores"),
-        ({"labels": [1, 1]}, "names a label twice"),
-        ({"labels": [1, "1"]}, "names a label twice"),
         ({"labels": [1.5]}, "neither whole numbers nor text"),
         ({"labels": [True]}, "neither whole numbers nor text"),
         ({"labels": [None]}, "neither whole numbers nor text"),
@@ -69,7 +72,11 @@ def test_answers(answer: dict, expected: Recorded) -> None:
         ({"scores": []}, "scores are no list of numbers"),
         ({"scores": [True]}, "scores are no list of numbers"),
         ({"scores": "high"}, "scores are no list of numbers"),
-        ({"scores": [10**400]}, "beyond the range"),
+        ({"scores": [10**400]}, "JSON with a number of more than 100 digits"),
+        ({"note": [[[[1]]], "a"] * 200_000}, "JSON with more than 500,000 values"),
+        ([1, 2, 3], "an answer without labels and scores"),  # labels, or scores
+        ({"label": "cat", "score": 0.5}, "an answer without labels and scores"),
+        ({"predictions": [{"probabilities": {"cat": 0.5}}]}, "an answer without labels and scores"),
     ],
 )
 def test_malformed_answers(answer: Any, reason: str) -> None:
@@ -77,7 +84,65 @@ def test_malformed_answers(answer: Any, reason: str) -> None:
         read(answer)
 
 
-@pytest.mark.parametrize("body", [b"", b'{"labels": [1', b"\xff\xfe{", b"[" * 200_000])
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"cat": 0.2, "dog": 0.8}, Recorded(("dog", "cat"), (0.8, 0.2))),  # TorchServe
+        ([{"label": "a", "score": 0.2}, {"label": "b", "score": 0.8}], Recorded(("b", "a"), (0.8, 0.2))),  # Hugging Face
+        ([[{"label": "a", "score": 0.2}, {"label": "b", "score": 0.8}]], Recorded(("b", "a"), (0.8, 0.2))),
+        ({"predictions": [[0.1, 0.9]]}, Recorded((1, 0), (0.9, 0.1), classes=2)),  # TensorFlow Serving
+        ({"outputs": [[0.1, 0.9]]}, Recorded((1, 0), (0.9, 0.1), classes=2)),
+        ({"predictions": [{"cat": 0.2, "dog": 0.8}]}, Recorded(("dog", "cat"), (0.8, 0.2))),
+        ({"predictions": ["cat", "dog"]}, Recorded(("cat", "dog"))),
+        ([0.1, 0, 0.9], Recorded((2, 0, 1), (0.9, 0.1, 0.0), classes=3)),
+        (["cat", "dog"], Recorded(("cat", "dog"))),
+        ("cat", Recorded(("cat",))),
+    ],
+)
+def test_common_forms_need_no_mapping(answer: Any, expected: Recorded) -> None:
+    assert read(answer) == expected
+    with pytest.raises(MalformedError, match="an answer without"):  # a mapping that says something else is taken at its word
+        read(answer, replace(Wire(), either=False))
+
+
+def test_an_object_that_names_two_classes_alike() -> None:
+    """JSON's usual reader keeps the last of two equal names, and so might lose the place of the first."""
+    body = b'{"crane": 0.5, "cat": 0.3, "crane": 0.2}'
+    assert Wire().read(body) == Recorded(("crane", "cat", "crane"), (0.5, 0.3, 0.2))
+    assert Wire().read(b'{"scores": ' + body + b"}") == Recorded(("crane", "cat", "crane"), (0.5, 0.3, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        ({"result": {"classes": ["a", "b"]}}, "answer: {labels: result.classes}"),
+        ({"result": [{"name": "a", "p": 0.5}]}, 'answer: {labels: "result.*.name", scores: "result.*.p"}'),
+        ({"predictions": [{"probabilities": {"cat": 0.5, "dog": 0.5}}]}, "answer: {scores: predictions.0.probabilities}"),
+        ({"data": {"logits": [1.5, 2, 3]}}, "answer: {scores: data.logits}"),
+        ({"data": {"classes": [3, 1, 2]}}, "answer: {labels: data.classes}"),
+        ({"data": {"one_hot": [0, 1, 0]}}, None),
+        ({"label": "cat", "score": 0.5}, "answer: {labels: label}"),
+        ({"ok": True, "id.x": [1, 2], "\x1b[2J": [1, 2]}, None),
+        (7, None),
+    ],
+)
+def test_the_mapping_that_a_message_proposes_reads_the_answer(
+    answer: Any, line: str | None, mapped: Callable[..., Wire]
+) -> None:
+    assert suggestion(answer) == line
+    if line is not None:
+        assert read(answer, mapped(line, name="m.yaml")).labels
+
+
+@pytest.mark.parametrize("levels", [65, 200_000])
+def test_depth_is_bounded(levels: int) -> None:
+    with pytest.raises(MalformedError, match="JSON with more than 64 levels"):
+        Wire().read(b'{"labels": [1], "note": ' + b"[" * levels + b"]" * levels + b"}")
+    brackets = json.dumps({"labels": ["[" * levels, '"[' * 9, "\\" * 5 + "["]}).encode()  # within strings they are text
+    assert len(Wire().read(brackets).labels or ()) == 3
+
+
+@pytest.mark.parametrize("body", [b"", b'{"labels": [1', b"\xff\xfe{", b"{" * 64])
 def test_what_is_no_json(body: bytes) -> None:
     with pytest.raises(MalformedError, match="malformed JSON"):
         Wire().read(body)
@@ -139,6 +204,9 @@ def test_mapping(mapped: Callable[..., Wire]) -> None:
     assert read({"predictions": []}, wire) == Recorded(())
     assert read({"error": {"blocked": "policy"}}, wire) == Recorded(None, refused=True)
     assert read({**answer, "error": {"blocked": False}}, wire).labels == ("b", "a")
+    several = {"predictions": [{"label": "a", "score": 0.5}, {"note": 1}]}
+    assert read(several, wire) == Recorded(None)  # an element without a score
+    assert read(several, mapped({"answer": {"labels": "predictions.*.label"}})) == Recorded(("a", None))
     for wrong in ({"labels": [1]}, {"predictions": [{"label": "a"}]}, {"predictions": [{"score": 1}]}):
         with pytest.raises(MalformedError, match="an answer without"):
             read(wrong, wire)
@@ -162,6 +230,10 @@ def test_mapping_of_one_part(mapped: Callable[..., Wire]) -> None:
         ({"answer": {"refused": "x"}}, "answer has neither labels nor scores"),
         ({"answer": {"labels": "a..b"}}, "answer.labels='a..b' is no path .a step is empty.; write names"),
         ({"answer": {"labels": "*.a.*"}}, "it has more than one [*]"),
+        ({"answer": {"labels": "a." * 40 + "a"}}, "it has more than 32 steps"),
+        ({"answer": {"labels": [1]}}, "it is neither text nor a number"),
+        ({"request": {"extra": {"a": float("nan")}}}, "does not go with request.extra"),
+        ({"\x1b[2J": 1}, "^mapping=[^\x1b]* is unknown"),
         ({"request": {"image": "a.*"}}, "request.image='a.[*]' does not go with request.extra"),
         (
             {"request": {"image": "a.b", "extra": {"a": 1}}},
@@ -184,6 +256,18 @@ def test_wrong_mappings(mapped: Callable[..., Wire], content: Any, message: str)
 def test_wrong_mapping_files(tmp_path: Path, mapped: Callable[..., Wire]) -> None:
     with pytest.raises(TaggantError, match="cannot be read; name a JSON or YAML file"):
         load_mapping(tmp_path / "none.yaml")
+    with pytest.raises(TaggantError, match="cannot be read"):
+        load_mapping("/dev/zero")
+    for name in ("m.json", "m.yaml"):
+        with pytest.raises(TaggantError, match="has more than 64 KiB"):
+            mapped(" " * 2**16 + "{}", name=name)
+    bomb = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10) if i else '1'}]\n" for i in range(12))
+    for text in (f"request: {{extra: {{}}}}\nx:\n  {bomb.replace(chr(10), chr(10) + '  ')}", "request: &a {extra: {b: *a}}"):
+        with pytest.raises(TaggantError, match="holds more than 10,000 values, or 32 levels"):
+            mapped(text, name="m.yaml")
+    for text in ("a: !!timestamp x", "a: !!int x", "a: !!float ", "? {a: 1}\n: 1", "a: 2001-99-99", "a: \x00", "!!set {a}"):
+        with pytest.raises(TaggantError, match="mapping="):
+            mapped(text, name="m.yaml")
     with pytest.raises(TaggantError, match="is no YAML; correct its syntax") as caught:
         mapped("headers: {Authorization: [s3cret", name="m.yaml")
     assert "s3cret" not in str(caught.value)
