@@ -2,9 +2,9 @@
 
     PYTHONPATH=. python benchmarks/forgery.py --json experiments/forgery/results.json
 
-Every suspect is innocent: its answers are drawn without the labels. First each attack by itself: how far it gets once answers are
-known, and how verification ends. Then a claimant who uses every freedom that verification leaves her at once (batches, suspects,
-looks, two published commitments), in many worlds: her smallest corrected p-value must be valid.
+Every suspect is innocent: its answers are drawn without the labels. First each attack by itself: how far it gets once answers
+are known, and how verification ends. Then a claimant who uses every freedom that verification leaves her at once (batches,
+suspects, looks, two published commitments), in many worlds: her smallest corrected p-value must be valid.
 """
 
 import argparse

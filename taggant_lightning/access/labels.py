@@ -81,7 +81,7 @@ class LabelTable:
         table: dict[str, int | None] = {}
         for theirs, ours in pairs:
             if theirs in table:
-                raise TaggantError(f"labels={where} lists {shown(theirs)!r} twice; list each label of the model once")
+                raise TaggantError(f"labels={where} lists '{shown(theirs)}' twice; list each label of the model once")
             table[theirs] = ours
         return cls(table, num_classes, str(where))
 
@@ -109,7 +109,7 @@ class LabelTable:
     def unlisted(self, rankings: Iterable[Sequence[int | str | None] | None]) -> tuple[int, str]:
         """Return how many rankings name a label that the table does not list, and the first such label, for a message."""
         named = [[label for label in labels or () if label is not None and not self.lists(label)] for labels in rankings]
-        return sum(map(bool, named)), next((repr(shown(labels[0], 40)) for labels in named if labels), "")
+        return sum(map(bool, named)), next((f"'{shown(labels[0], 40)}'" for labels in named if labels), "")
 
     def apply(self, answers: Sequence[Answer], count: int) -> list[Answer]:
         """Translate rankings of output numbers.
@@ -163,4 +163,4 @@ def _whole(value: object) -> int:
         return value
     if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}", value.strip()):
         return int(value)
-    raise ValueError(f"{shown(value, 40)!r} is no class number")
+    raise ValueError(f"'{shown(value, 40)}' is no class number")

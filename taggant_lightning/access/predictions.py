@@ -97,15 +97,15 @@ def read_predictions(path: str | Path) -> dict[str, Row]:
     for place, record in readers[where.suffix.lower()](where, what):
         identity = record.get("query")
         if isinstance(identity, bool) or not isinstance(identity, str | int) or not (name := query_name(str(identity))):
-            raise TaggantError(f"{what} row {place}: {shown(identity)!r} names no query; write the name of its image file")
+            raise TaggantError(f"{what} row {place}: '{shown(identity)}' names no query; write the name of its image file")
         if name in rows:
             raise TaggantError(
-                f"{what} answers {shown(name)!r} twice, in rows {places[name]} and {place}; keep one row a query"
+                f"{what} answers '{shown(name)}' twice, in rows {places[name]} and {place}; keep one row a query"
             )
         try:
             rows[name] = _row(record)
         except ValueError as error:
-            rows[name] = Row(None, odd=f"row {place}, query {shown(name)!r}: {error}")
+            rows[name] = Row(None, odd=f"row {place}, query '{shown(name)}': {error}")
         places[name] = place
     if not rows:
         raise TaggantError(f"{what} holds no row; write one a query")
@@ -208,7 +208,7 @@ def _list(value: Any, name: str) -> list[Any]:
             value = bounded_json(text.encode())
         except (ValueError, RecursionError):
             raise ValueError(
-                f'{name} {shown(text, 40)!r} is no JSON list; write ["a", "b"], or words separated by spaces'
+                f'{name} \'{shown(text, 40)}\' is no JSON list; write ["a", "b"], or words separated by spaces'
             ) from None
     if not isinstance(value, list):
         raise ValueError(f"{name} is {shown(value, 40)}; write a list")
@@ -232,7 +232,7 @@ def _score(value: Any) -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"the score {shown(value, 40)!r} is no number") from None
+        raise ValueError(f"the score '{shown(value, 40)}' is no number") from None
 
 
 def _content(path: Path, what: str) -> bytes:

@@ -25,7 +25,6 @@ from taggant_lightning.access.services.recorded import lack_of, recorded_answers
 from taggant_lightning.access.services.service import Service
 from taggant_lightning.access.services.wire import MalformedError, Wire
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.outside import shown
 from tests.access.raw_server import raw_server
 
 SOON = 5.0  # seconds
@@ -258,16 +257,6 @@ def test_memory_and_time_are_bounded_for_the_largest_answers(body: bytes) -> Non
     finally:
         tracemalloc.stop()
     assert peak < 12 * LARGEST
-
-
-@given(text=st.text() | st.text(st.characters(categories=["Cc", "Cf", "Cs", "Zl", "Zs", "Co"])), limit=st.integers(1, 30))
-@QUICK
-def test_shown(text: str, limit: int) -> None:
-    line = shown(text, limit)
-    assert line.isprintable()
-    assert len(line) <= limit
-    if text.isprintable() and len(text) <= limit and text == " ".join(text.split()):
-        assert line == text
 
 
 @pytest.mark.parametrize("load", [lambda p: LabelTable.load(p, 3), load_mapping, read_predictions])

@@ -15,7 +15,7 @@ def test_translation_keeps_places(tmp_path: Path) -> None:
     assert table.translate(["dog", "bird", "cat"]) == (None, 0, 2)
     # Of its own invention, no label at all, and a class that was named before: each uses up its place.
     assert table.translate(["none-1f", None, "cat", "cat", "bird"]) == (None, None, 2, None, 0)
-    assert table.unlisted([["cat"], None, ["none-\x1b[2J", "cat"], ["x"]]) == (2, repr("none-\ufffd[2J"))
+    assert table.unlisted([["cat"], None, ["none-\x1b[2J", "cat"], ["x"]]) == (2, r"'none-\x1b[2J'")
     (tmp_path / "t.json").write_text('{"0": 1, "1": null}')
     answers = [Answer(0, (1, 0), (0.9, 0.1)), Answer(1, None)]
     translated = LabelTable.load(tmp_path / "t.json", 3).apply(answers, 2)

@@ -74,8 +74,12 @@ def _read(path: Path, where: str) -> dict[str, Any]:
     try:
         if not path.is_file():  # a device or a pipe would not end
             raise OSError
+        if path.stat().st_size > LARGEST:
+            raise TaggantError(f"{where} is larger than {LARGEST // 2**10} KiB; write where the fields are, and no data")
         text = read_bounded(path, LARGEST)
         content = bounded_json(text) if path.suffix == ".json" else parse_yaml(text)
+    except TaggantError:
+        raise
     except OSError:
         raise TaggantError(f"{where} cannot be read; name a JSON or YAML file") from None
     # Their messages quote the file, and it may hold secrets.
@@ -131,7 +135,7 @@ def _path(text: object, field: str, where: str) -> paths.Path | None:
         return paths.parse(str(text))
     except ValueError as error:
         raise TaggantError(
-            f"{where}: {field}={shown(text)!r} is no path ({error}); "
+            f"{where}: {field}='{shown(text)}' is no path ({error}); "
             "write names and numbers with dots between, at most one of them *"
         ) from None
 
@@ -139,7 +143,7 @@ def _path(text: object, field: str, where: str) -> paths.Path | None:
 def _name(name: object, where: str) -> str:
     if not isinstance(name, str) or not HEADER.fullmatch(name):
         raise TaggantError(
-            f"{where}: the header name {shown(name, 40)!r} is not allowed in HTTP; write letters, digits and hyphens"
+            f"{where}: the header name '{shown(name, 40)}' is not allowed in HTTP; write letters, digits and hyphens"
         )
     return name
 

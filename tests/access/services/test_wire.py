@@ -259,11 +259,11 @@ def test_wrong_mapping_files(tmp_path: Path, mapped: Callable[..., Wire]) -> Non
     with pytest.raises(TaggantError, match="cannot be read"):
         load_mapping("/dev/zero")
     for name in ("m.json", "m.yaml"):
-        with pytest.raises(TaggantError, match="has more than 64 KiB"):
+        with pytest.raises(TaggantError, match="is larger than 64 KiB"):
             mapped(" " * 2**16 + "{}", name=name)
     bomb = "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10) if i else '1'}]\n" for i in range(12))
     for text in (f"request: {{extra: {{}}}}\nx:\n  {bomb.replace(chr(10), chr(10) + '  ')}", "request: &a {extra: {b: *a}}"):
-        with pytest.raises(TaggantError, match="holds more than 10,000 values, or 32 levels"):
+        with pytest.raises(TaggantError, match="holds more than 10,000 values, or 32 levels|is no YAML"):
             mapped(text, name="m.yaml")
     for text in ("a: !!timestamp x", "a: !!int x", "a: !!float ", "? {a: 1}\n: 1", "a: 2001-99-99", "a: \x00", "!!set {a}"):
         with pytest.raises(TaggantError, match="mapping="):
