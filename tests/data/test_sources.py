@@ -171,6 +171,11 @@ def test_corrupt_image_is_named(tmp_path: Path) -> None:
     write_folder(tmp_path)
     bad = tmp_path / "train" / "class1" / "002.png"
     bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(
+        TaggantError, match=r"holds a file that cannot be read as a picture: train/class1/002\.png \(.*; convert"
+    ):
+        open_source("imagefolder", str(tmp_path), "train")
+    bad.write_bytes(encoded(IMAGES[2])[:150])  # its header is whole
     source = open_source("imagefolder", str(tmp_path), "train")
     with pytest.raises(TaggantError, match=r"image .*class1/002\.png cannot be read .*; replace or remove it"):
         source.pixels(2)
