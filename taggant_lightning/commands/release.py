@@ -59,7 +59,7 @@ def run(words: list[str]) -> None:
         audit_only=arguments.audit_only,
     )
     write_secret_json(Path(arguments.signature) / "audit.json", report)
-    for line in summary(report, arguments.out):
+    for line in [*summary(report, arguments.out), complete(data, report)]:
         print(line)
 
 
@@ -136,6 +136,13 @@ def publish(
     if audit_only:
         return check(out)
     return write_release(layout, manifest, out, check=check, workers=workers, progress=bar)
+
+
+def complete(data: ImageDataModule, report: dict[str, Any]) -> str:
+    """Say how many items of the source a release holds."""
+    total, left = len(data.train_source), data.train_source.left_out
+    said = f"{report['num_images']} of the source's {total} training images are released"
+    return said if not left else f"{said}; {left} other files of it were left out"
 
 
 def summary(report: dict[str, Any], out: str) -> list[str]:

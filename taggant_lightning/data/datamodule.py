@@ -195,7 +195,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(only)})")
         if (others := len(self.test_source.pixels(0))) != self.channels:
             raise TaggantError(
-                f"root={self.root}: training images have {self.channels} channels and test images {others}; convert one of the two"
+                f"root={self.root}: training images have {self.channels} channels, test images {others}; convert one of the two"
             )
         if stage == "predict" and self.query_data is not None:
             channels = len(self.query_data.image(0))

@@ -102,11 +102,8 @@ def _within(listing: Listing, where: Path) -> str:
 
 
 def _refusal(where: Path, refused: list[str]) -> TaggantError:
-    what = (
-        "a file that cannot be read as a picture"
-        if len(refused) == 1
-        else f"{len(refused)} files that cannot be read as pictures"
-    )
+    many = len(refused) > 1
+    what = f"{len(refused)} files that cannot be read as pictures" if many else "a file that cannot be read as a picture"
     return TaggantError(f"{where} holds {what}: {shown(refused)}; convert, replace or remove what is named")
 
 
@@ -159,10 +156,9 @@ def _header(opener: Opener, found: Found) -> Header | str:
         return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def say(lines: list[str]) -> None:
-    """Print lines about the data, in one process of several."""
-    from lightning.pytorch.utilities import rank_zero_only
-
-    if getattr(rank_zero_only, "rank", 0) == 0:
+def say(lines: Iterable[str]) -> None:
+    """Print lines about the data, in the first process of several."""
+    ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # as Lightning finds out
+    if next((rank for rank in ranks if rank), "0") == "0":
         for line in lines:
             print(f"taggant: {line}", file=sys.stderr, flush=True)
