@@ -82,9 +82,9 @@ def open_picture(file: BinaryIO) -> "Image":
     except OSError as error:
         if error.errno is not None:  # of the disk
             raise
-        raise PictureError(_one_line(error)) from None
+        raise PictureError(one_line(error)) from None
     except Exception as error:  # Pillow's decoders raise many types
-        raise PictureError(_one_line(error)) from None
+        raise PictureError(one_line(error)) from None
     if image.width * image.height > MAX_PIXELS:
         raise PictureError(f"{image.width} × {image.height} pixels, more than {MAX_PIXELS:,}")
     if deep:
@@ -143,7 +143,7 @@ def read_picture(data: bytes) -> "Image":
                 image = image if image.mode == wanted else image.convert(wanted)
                 image = image if convert is None else convert(image)
     except Exception as error:  # Pillow's decoders raise many types
-        raise PictureError(_one_line(error)) from None
+        raise PictureError(one_line(error)) from None
     turns = {
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
@@ -201,5 +201,6 @@ def _orientation(image: "Image") -> int:
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """Return what an error of somebody else's code says, for a sentence of ours."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -21,6 +21,7 @@ from taggant_lightning.errors import TaggantError
 from tests.data.inputs.archives import FLAT, X, Y
 from tests.data.inputs.pictures import FILES, PHOTO, put, saved
 
+Factory = pytest.TempPathFactory
 SECONDS = 5
 MEMORY = 1 << 30  # bytes that a reader may take beside what the process has
 ONCE = settings(max_examples=60, deadline=None, database=None, derandomize=True,
@@ -91,7 +92,7 @@ def judge(source: ImageSource) -> None:
 
 @ONCE
 @given(data=damaged(PICTURES), other=st.sampled_from(PICTURES))
-def test_image_folder(data: bytes, other: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_image_folder(data: bytes, other: bytes, tmp_path_factory: Factory) -> None:
     root = tmp_path_factory.mktemp("f") / "data"
     (root / "train" / "ant").mkdir(parents=True)
     put("a", other)(root / "train" / "ant")
@@ -113,7 +114,7 @@ NAMES = st.text(alphabet=st.sampled_from("ab/.\\:\0\n\ud800é train"), max_size=
 
 @ONCE
 @given(data=damaged([archive(zipfile.ZIP_STORED), archive(zipfile.ZIP_DEFLATED)]))
-def test_damaged_zip(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_zip(data: bytes, tmp_path_factory: Factory) -> None:
     root = tmp_path_factory.mktemp("z") / "data"
     root.mkdir()
     put("train.zip", data)(root)
@@ -123,7 +124,7 @@ def test_damaged_zip(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> N
 
 @ONCE
 @given(names=st.lists(NAMES, max_size=5))
-def test_names_in_a_zip(names: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_names_in_a_zip(names: list[str], tmp_path_factory: Factory) -> None:
     root = tmp_path_factory.mktemp("n") / "data"
     root.mkdir()
     with zipfile.ZipFile(root / "train.zip", "w") as to:
@@ -144,7 +145,7 @@ def arrays(**more: np.ndarray) -> bytes:
 
 @ONCE
 @given(data=damaged([arrays(), arrays(classes=np.array(["a", "b", "c"]), layout=np.array("NHWC"))]))
-def test_damaged_npz(data: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_npz(data: bytes, tmp_path_factory: Factory) -> None:
     root = tmp_path_factory.mktemp("a") / "data"
     root.mkdir()
     put("d.npz", data)(root)
@@ -158,7 +159,7 @@ KINDS = st.sampled_from(["u1", "i8", "f4", "?", "U2", "S2", "c8", "M8[s]", "u8",
 
 @ONCE
 @given(x=st.tuples(SHAPES, KINDS), y=st.tuples(SHAPES, KINDS), z=st.tuples(SHAPES, KINDS), fill=st.integers(-2, 3))
-def test_arrays_of_any_shape(x: tuple, y: tuple, z: tuple, fill: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_arrays_of_any_shape(x: tuple, y: tuple, z: tuple, fill: int, tmp_path_factory: Factory) -> None:
     root = tmp_path_factory.mktemp("s") / "data"
     root.mkdir()
     made = {}
@@ -173,7 +174,7 @@ def test_arrays_of_any_shape(x: tuple, y: tuple, z: tuple, fill: int, tmp_path_f
 
 
 @pytest.fixture(scope="module")
-def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def release(tmp_path_factory: Factory) -> Path:
     pytest.importorskip("pyarrow")
     from taggant_lightning.data.release.documents import Manifest
     from taggant_lightning.data.release.layouts import make_layout
@@ -192,7 +193,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @ONCE
 @given(draw=st.data())
-def test_damaged_parquet_release(draw: st.DataObject, release: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_damaged_parquet_release(draw: st.DataObject, release: Path, tmp_path_factory: Factory) -> None:
     root = tmp_path_factory.mktemp("p") / "data"
     (root / "data").mkdir(parents=True)
     for file in release.rglob("*"):
@@ -201,6 +202,48 @@ def test_damaged_parquet_release(draw: st.DataObject, release: Path, tmp_path_fa
             put(file.relative_to(release).as_posix(), draw.draw(damaged([data])) if file.suffix == ".parquet" else data)(root)
     with bounded(root):
         told(lambda: open_release(root))
+
+
+@pytest.fixture(scope="module")
+def beton(tmp_path_factory: Factory) -> bytes:
+    pytest.importorskip("ffcv")
+    from taggant_lightning.data.beton import convert
+    from taggant_lightning.data.dataset import ResizedImages
+
+    file = tmp_path_factory.mktemp("b") / "d.beton"
+    source = ArraySource(np.ascontiguousarray(X[:, :5].transpose(0, 3, 1, 2)), Y)
+    convert(ResizedImages(source, np.arange(6), 5), file)
+    return file.read_bytes()
+
+
+@ONCE
+@given(draw=st.data())
+def test_no_pointer_of_a_damaged_beton_file_is_followed(draw: st.DataObject, beton: bytes, tmp_path_factory: Factory) -> None:
+    """FFCV reads wherever a pointer leads: what is let through has the pointers, sizes and types of the file as written."""
+    from ffcv.fields import NDArrayField
+    from ffcv.reader import Reader
+
+    from taggant_lightning.data.beton_check import check_beton
+
+    file = tmp_path_factory.mktemp("b") / "d.beton"
+    file.write_bytes(beton)
+    shape = (3, 5, 5)
+    arguments = NDArrayField(np.dtype(np.uint8), shape).to_binary()["f0"]
+    check_beton(file, 6, 75, arguments)
+    good = Reader(str(file))
+    near = (0, 24 + 2 * 1041 + 6 * 16)  # header, fields and rows; the rest is pixels, and a table at the end
+    at = draw.draw(st.one_of(st.integers(*near), st.integers(len(beton) - 6 * 24, len(beton) - 1)))
+    data = bytearray(beton)
+    data[at] ^= draw.draw(st.integers(1, 255))
+    file.write_bytes(data[: draw.draw(st.sampled_from([None, at, -1, -24]))])
+    try:
+        check_beton(file, 6, 75, arguments)
+    except TaggantError:
+        return
+    read = Reader(str(file))
+    assert set(read.metadata["f0"].tolist()) == set(good.metadata["f0"].tolist())
+    assert {(a["ptr"], a["size"]) for a in read.alloc_table} == {(a["ptr"], a["size"]) for a in good.alloc_table}
+    assert read.handlers["image"].shape == good.handlers["image"].shape
 
 
 def test_every_picture_of_the_table_is_opened_by_one_function() -> None:

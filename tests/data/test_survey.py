@@ -171,8 +171,8 @@ def test_a_damaged_picture_ends_a_run_with_one_sentence(
     code = main([
         "fit", "--data.root", "photos", "--data.source", "imagefolder", "--data.image_size", "16", "--data.batch_size", "2",
         "--data.num_workers", str(workers), "--data.on_device", str(resident).lower(), "--model", "ImageClassifier",
-        "--model.model_name", "small_cnn", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1", "--trainer.logger", "false",
-        "--trainer.default_root_dir", "run", "--trainer.enable_progress_bar", "false",
+        "--model.model_name", "small_cnn", "--trainer.accelerator", "cpu", "--trainer.max_epochs", "1",
+        "--trainer.logger", "false", "--trainer.default_root_dir", "run", "--trainer.enable_progress_bar", "false",
     ])  # fmt: skip
     said = capsys.readouterr().err
     assert code == 2

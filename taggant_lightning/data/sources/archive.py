@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from taggant_lightning.data.pictures import MAX_BYTES
+from taggant_lightning.data.pictures import MAX_BYTES, one_line
 from taggant_lightning.data.sources.base import ImageSource, Split, require_folder
 from taggant_lightning.data.sources.encoded import EncodedSource
 from taggant_lightning.data.sources.folder import SPLITS
@@ -161,7 +161,7 @@ def _members(path: Path) -> _Members:
         with zipfile.ZipFile(path) as archive:
             infos = [info for info in archive.infolist() if not info.is_dir()]
     except Exception as error:  # a damaged list of members makes zipfile raise many types
-        raise TaggantError(f"{path} is damaged ({error}); restore it from a copy") from None
+        raise TaggantError(f"{path} is damaged ({one_line(error)}); restore it from a copy") from None
     result, found = _Members(path), []
     for info in infos:
         name = info.filename.replace("\\", "/")  # as some programs for Windows write

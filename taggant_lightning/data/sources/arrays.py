@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.data.pictures import one_line
 from taggant_lightning.data.sources.base import ArraySource, ImageSource, Split
 from taggant_lightning.data.sources.labels import class_names, numbered, plain_labels, words
 from taggant_lightning.data.sources.listing import shown
@@ -34,7 +35,7 @@ def npz(root: str | None, split: Split) -> ImageSource:
         if not hasattr(arrays, "files"):
             raise ValueError("no .npz archive")
     except Exception as error:  # zipfile and numpy raise many types
-        raise TaggantError(f"{root} is damaged, or no .npz file ({_said(error)}); restore it from a copy") from None
+        raise TaggantError(f"{root} is damaged, or no .npz file ({one_line(error)}); restore it from a copy") from None
     with arrays:
         if missing := {f"{split}_x", f"{split}_y"} - set(arrays.files):
             raise TaggantError(f"{root} lacks {', '.join(sorted(missing))}; it holds {', '.join(sorted(arrays.files))}")
@@ -78,7 +79,7 @@ def _array(arrays: Any, name: str, root: str) -> NDArray[Any]:
     except TaggantError:
         raise
     except Exception as error:  # zipfile, zlib and numpy raise many types
-        raise TaggantError(f"{root} is damaged ({_said(error)}); restore it from a copy") from None
+        raise TaggantError(f"{root} is damaged ({one_line(error)}); restore it from a copy") from None
     if array.dtype.names is not None:
         raise TaggantError(f"{root}: {name} has fields {array.dtype.names}; save a plain array")
     return array
@@ -155,7 +156,3 @@ def channels_first(images: NDArray[Any], order: str | None = None, name: str = "
             " layout='NHWC' to the file"
         )
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if order == "NHWC" else images
-
-
-def _said(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,6 +1,5 @@
 """Images in files, decoded one at a time."""
 
-import zipfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from taggant_lightning.data.pictures import PictureError, as_array, read_picture
+from taggant_lightning.data.pictures import PictureError, as_array, one_line, read_picture
 from taggant_lightning.data.sources.base import ImageSource
 from taggant_lightning.data.sources.listing import plain
 from taggant_lightning.errors import TaggantError
@@ -51,6 +50,8 @@ class EncodedSource(ImageSource):
         self.names = self._names = names
         self._checks, self._read, self._where, self._given = list(checks), read, where, mode
         self.labels, self.classes, self.left_out = np.array(labels, dtype=np.int64), list(classes), left_out
+        if self.labels.shape != (len(names),) or self.labels.min() < 0 or self.labels.max() >= len(self.classes):
+            raise TaggantError(f"{where} holds labels that are none of its {len(self.classes)} classes, one an image")
 
     @cached_property
     def _mode(self) -> str:
@@ -61,11 +62,13 @@ class EncodedSource(ImageSource):
             return read_picture(self._read(index))
         except PictureError as error:
             why: object = error
-        except (FileNotFoundError, PermissionError, KeyError, ValueError, NotImplementedError, RuntimeError) as error:
-            why = error
-        except (zipfile.BadZipFile, EOFError) as error:
-            why = error
-        # Other failures to read, of a disk or a network, pass through: they may pass, and no work is thrown away for them.
+        except OSError as error:
+            # Failures of a disk or a network pass through: they may pass, and no work is thrown away for them.
+            if error.errno is not None and not isinstance(error, FileNotFoundError | PermissionError):
+                raise
+            why = one_line(error)
+        except Exception as error:  # what a damaged archive makes its reader raise
+            why = one_line(error)
         raise TaggantError(f"image {self._named(index)} cannot be read ({why}); replace or remove it")
 
     def _named(self, index: int) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.data.pictures import one_line
 from taggant_lightning.data.sources.base import ArraySource, ImageSource, Split, require_folder
 from taggant_lightning.errors import TaggantError
 
@@ -40,7 +41,7 @@ def _idx(path: Path) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise TaggantError(f"{path} does not exist, nor {packed.name}; download the data set there first") from None
     except Exception as error:  # of a damaged stream, or of lengths that do not fit
-        raise TaggantError(f"{path} is damaged ({error}); restore it from a copy") from None
+        raise TaggantError(f"{path} is damaged ({one_line(error)}); restore it from a copy") from None
 
 
 def fashion_mnist(root: str | None, split: Split) -> ImageSource:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from taggant_lightning.data.pictures import CHANGES, Header, PictureError, header_of
+from taggant_lightning.data.pictures import CHANGES, Header, PictureError, header_of, one_line
 from taggant_lightning.data.sources.encoded import Mode
 from taggant_lightning.data.sources.listing import Found, Listing, shown
 from taggant_lightning.errors import TaggantError
@@ -153,7 +153,7 @@ def _header(opener: Opener, found: Found) -> Header | str:
     except OSError as error:
         return error.strerror or str(error)
     except Exception as error:  # of a damaged archive
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return one_line(error)
 
 
 def say(lines: Iterable[str]) -> None:
