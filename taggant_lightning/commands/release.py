@@ -59,7 +59,8 @@ def run(words: list[str]) -> None:
         audit_only=arguments.audit_only,
     )
     write_secret_json(Path(arguments.signature) / "audit.json", report)
-    for line in [*summary(report, arguments.out), complete(data, report)]:
+    first, *others = summary(report, arguments.out)
+    for line in (first, complete(data, report), *others):
         print(line)
 
 
