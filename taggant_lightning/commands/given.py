@@ -108,20 +108,15 @@ def read_images(folder: Path, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
     """
     from PIL import Image
 
-    from taggant_lightning.data.sources import SUFFIXES
+    from taggant_lightning.data.pictures import as_array
+    from taggant_lightning.data.queries import pictures_below
 
     if not folder.is_dir():
         raise TaggantError(f"source={folder} is no folder; name one with held-out images")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES)
-    if not files or shape[0] not in (1, 3):
-        raise TaggantError(f"source={folder} holds {len(files)} images and shape={shape}; give images, and 1 or 3 channels")
-    arrays = []
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                resized = image.convert("L" if shape[0] == 1 else "RGB").resize((shape[2], shape[1]), Image.Resampling.BICUBIC)
-        except OSError as error:
-            raise TaggantError(f"image {file} cannot be read ({error}); replace or remove it") from None
-        array = np.asarray(resized, dtype=np.uint8)
-        arrays.append(array[None] if array.ndim == 2 else array.transpose(2, 0, 1))
+    if shape[0] not in (1, 3):
+        raise TaggantError(f"shape={shape} has {shape[0]} channels; images have 1 or 3")
+    mode, size = "L" if shape[0] == 1 else "RGB", (shape[2], shape[1])
+    arrays = [as_array(picture.convert(mode).resize(size, Image.Resampling.BICUBIC)) for picture in pictures_below(folder)]
+    if not arrays:
+        raise TaggantError(f"source={folder} holds no image; name a folder with held-out images")
     return np.ascontiguousarray(np.stack(arrays))

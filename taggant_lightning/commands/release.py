@@ -12,11 +12,13 @@ from taggant_lightning.data.release.writing import write_release
 from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.data.signed import SignedDataModule
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import sha256_file, write_secret_json
+from taggant_lightning.evidence.ledger import Ledger
+from taggant_lightning.files import read_json, sha256_file, write_secret_json
 from taggant_lightning.outside import say
 from taggant_lightning.parallel import cores
 from taggant_lightning.reporting.bar import Bar
 from taggant_lightning.stealth.audit import audit_release
+from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.perceptual import Perceptual
 
 
@@ -41,6 +43,9 @@ def run(words: list[str]) -> None:
     )
     parser.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words, for manifest and card")
     parser.add_argument("--license", default="", metavar="NAME", help="the dataset's licence, for manifest and card")
+    parser.add_argument(
+        "--keys", metavar="DIR", help="folder of the KeySet: the head of its ledger goes into the manifest (docs/evidence.md)"
+    )
     parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores, %(default)s)")
     parser.add_argument("--lpips-weights", metavar="FILE", help="AlexNet's weights; with them the audit measures LPIPS")
     parser.add_argument("--audit-only", action="store_true", help="write nothing; audit the release in --out")
@@ -58,10 +63,25 @@ def run(words: list[str]) -> None:
         workers=arguments.workers,
         perceptual_weights=arguments.lpips_weights,
         audit_only=arguments.audit_only,
+        ledger_head=None if arguments.keys is None else _head(arguments.keys),
     )
     write_secret_json(Path(arguments.signature) / "audit.json", report)
-    for line in summary(report, arguments.out):
+    first, *others = summary(report, arguments.out)
+    for line in (first, complete(data, report), *others):
         say(line)
+
+
+def _head(folder: str) -> str:
+    """Return the head of a KeySet's ledger; that of an empty one is the commitment."""
+    keys = KeySet.load(folder)
+    entries = Ledger(folder, keys.commitment).entries()
+    return str(entries[-1]["hash"]) if entries else keys.commitment
+
+
+def _published_head(release: Path) -> str | None:
+    """Return the head that a release has published already: the ledger may have grown since."""
+    path = release / MANIFEST
+    return read_json(path, what="release").get("ledger_head") if path.is_file() else None
 
 
 def publish(
@@ -75,6 +95,7 @@ def publish(
     workers: int = 1,
     perceptual_weights: str | None = None,
     audit_only: bool = False,
+    ledger_head: str | None = None,
 ) -> dict[str, Any]:
     """Write the training images in use with the Signature applied, and audit what was written.
 
@@ -88,6 +109,7 @@ def publish(
         workers: Processes; a script that asks for more than one needs its `if __name__ == "__main__":`.
         perceptual_weights: File with AlexNet's weights, for LPIPS.
         audit_only: Whether to write nothing.
+        ledger_head: Head of the keys' ledger for the manifest, so that nobody writes what came before anew; None for none.
 
     Returns:
         What `audit_release` returns.
@@ -127,6 +149,7 @@ def publish(
         statement=statement,
         license=license,
         hashes="",
+        ledger_head=_published_head(out) if audit_only else ledger_head,
     )
 
     bar = Bar()
@@ -137,6 +160,13 @@ def publish(
     if audit_only:
         return check(out)
     return write_release(layout, manifest, out, check=check, workers=workers, progress=bar)
+
+
+def complete(data: ImageDataModule, report: dict[str, Any]) -> str:
+    """Say how many items of the source a release holds."""
+    total, left = len(data.train_source), data.train_source.left_out
+    said = f"{report['num_images']} of the source's {total} training images are released"
+    return said if not left else f"{said}; {left} other files of it were left out"
 
 
 def summary(report: dict[str, Any], out: str) -> list[str]:

@@ -29,6 +29,7 @@ from taggant_lightning.commands.run_directory import (
 )
 from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
+from taggant_lightning.data.sources.survey import SURVEYED, surveyed
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
@@ -107,6 +108,7 @@ class TaggantCLI(LightningCLI):
         for callback in self.trainer.checkpoint_callbacks:
             if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
                 callback.dirpath = str(Path(self.trainer.default_root_dir) / "checkpoints")
+        os.environ[SURVEYED] = surveyed()  # processes that Lightning starts need not look at the data again
         self.trainer.callbacks.insert(0, Requeue())  # type: ignore[attr-defined]  # set at run time
 
 
@@ -162,5 +164,6 @@ def run(words: list[str]) -> None:
         if own_run:
             wandb_runs.finish(status)
         os.environ.pop(RUN_DIRECTORY, None)
+        os.environ.pop(SURVEYED, None)
         if keep is not None:
             os.environ[RUN_DIRECTORY] = keep

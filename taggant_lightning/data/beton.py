@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from taggant_lightning.data.beton_check import check_beton
 from taggant_lightning.data.dataset import Batch, ResizedImages
 from taggant_lightning.data.sampler import SeededSampler
 from taggant_lightning.errors import TaggantError
@@ -159,6 +160,9 @@ class BetonLoader:
         """Open the file and compile FFCV's pipeline, once a process."""
         if self._loader is None:
             package = ffcv()
+            shape = tuple(self.data.image(0).shape)
+            field = package.fields.NDArrayField(np.dtype(np.uint8), shape)
+            check_beton(self.path, len(self.data), int(np.prod(shape)), field.to_binary()["f0"])
             from ffcv.fields.ndarray import NDArrayDecoder
             from ffcv.transforms import ToTensor
 

@@ -193,6 +193,10 @@ class ImageDataModule(pl.LightningDataModule):
         if self.test_source.classes != self.train_source.classes:
             only = sorted(set(self.test_source.classes) ^ set(self.train_source.classes))[:5] or ["another order"]
             raise TaggantError(f"root={self.root}: the splits have different classes ({', '.join(only)})")
+        if (others := len(self.test_source.pixels(0))) != self.channels:
+            raise TaggantError(
+                f"root={self.root}: training images have {self.channels} channels, test images {others}; convert one of the two"
+            )
         if stage == "predict" and self.query_data is not None:
             channels = len(self.query_data.image(0))
             if channels != self.channels:

@@ -1,16 +1,18 @@
 """The torch Dataset between a source and a DataLoader: whole batches at once, resized."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from taggant_lightning.data.resize import fit
 from taggant_lightning.data.sources import ImageSource
+from taggant_lightning.errors import TaggantError
 
 DECODED = 256  # images at a time, where all of them are
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -24,6 +26,25 @@ def to_float(pixels: NDArray[np.uint8]) -> Tensor:
 def to_bytes(images: Tensor) -> Tensor:
     """Round float images in [0, 1] to uint8, as they lie in memory and in files."""
     return (images * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a loader process hands over in place of a batch: torch would put its own traceback around the sentence."""
+
+    error: TaggantError
+
+
+def told(batches: Iterator[Any]) -> Iterator[Any]:
+    """Yield batches, and raise in this process what a loader process could not read.
+
+    Raises:
+        TaggantError: The loader process's own.
+    """
+    for batch in batches:
+        if isinstance(batch, Failed):
+            raise batch.error
+        yield batch
 
 
 class ResizedImages(Dataset[Batch]):
@@ -50,7 +71,8 @@ class ResizedImages(Dataset[Batch]):
     def whole(self, device: torch.device, workers: int = 0) -> Tensor:
         """Return all images on a device, channels last, (N, S, S, C) uint8; decoded by loader processes, or here for none."""
         images = torch.empty((len(self), self.size, self.size, len(self.image(0))), dtype=torch.uint8, device=device)
-        for batch, _, positions in DataLoader(self, batch_size=DECODED, collate_fn=as_is, num_workers=workers):
+        loader = DataLoader(self, batch_size=DECODED, collate_fn=as_is, num_workers=workers)
+        for batch, _, positions in told(iter(loader)):
             first = int(positions[0])
             images[first : first + len(batch)] = batch.to(device).permute(0, 2, 3, 1)
         return images
@@ -68,10 +90,23 @@ class ResizedImages(Dataset[Batch]):
 
     def __getitem__(self, position: int) -> Batch:
         """Return a batch of one."""
-        return self.__getitems__([position])
+        return self.batch([position])
 
-    def __getitems__(self, positions: Sequence[int]) -> Batch:
-        """Return images (B, C, S, S) uint8, labels (B,) int64 and positions (B,) int64."""
+    def __getitems__(self, positions: Sequence[int]) -> Batch | Failed:
+        """Return a batch, or in a loader process what kept it from being read."""
+        try:
+            return self.batch(positions)
+        except TaggantError as error:
+            if get_worker_info() is None:
+                raise
+            return Failed(error)
+
+    def batch(self, positions: Sequence[int]) -> Batch:
+        """Return images (B, C, S, S) uint8, labels (B,) int64 and positions (B,) int64.
+
+        Raises:
+            TaggantError: If an image cannot be read.
+        """
         where = torch.as_tensor(positions, dtype=torch.int64)
         return torch.stack([self.image(position) for position in positions]), self.labels[where], where
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from taggant_lightning.data.dataset import told
 from taggant_lightning.streams import permutation
 
 
@@ -65,5 +66,5 @@ class LateLoader(DataLoader[Any]):
     """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # Lightning and torch ask for no more than an iterator
-        """Yield batches; the order is drawn when the first one is asked for."""
-        yield from super().__iter__()
+        """Yield batches; the order is drawn when the first one is asked for, and what a process cannot read is raised here."""
+        yield from told(super().__iter__())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.data.pictures import as_array, read_picture
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.streams import stream
 
@@ -118,8 +119,7 @@ def jpeg(images: Images, quality: float, ids: Sequence[int], seed: int) -> Image
         picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
         file = io.BytesIO()
         picture.save(file, format="JPEG", quality=int(quality))
-        array = np.asarray(Image.open(file))
-        result[place] = array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+        result[place] = as_array(read_picture(file.getvalue()))
     return result
 
 

@@ -83,7 +83,7 @@ def activations(
     images, total = data.train_data, len(data.train_data)
     found: list[tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float64]]] = []
     for start in range(0, total, batch_size):
-        batch, labels, _ = images.__getitems__(range(start, min(start + batch_size, total)))
+        batch, labels, _ = images.batch(range(start, min(start + batch_size, total)))
         pixels = centre(batch.to(device).float() / 255, data.image_size)
         features, logits = penultimate(model.model, model.normalise(pixels))
         losses = F.cross_entropy(logits.double(), labels.to(device), reduction="none")

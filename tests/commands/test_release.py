@@ -141,6 +141,7 @@ def test_the_command(npz: str, tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = ["release", "--config", str(tmp_path / "data.yaml"), "--signature", signature, "--out", str(tmp_path / "r")]
     assert main([*words, "--format", "parquet", "--license", "cc0-1.0", "--statement", "words", "--workers", "2"]) == 0
     shown = capsys.readouterr().out.splitlines()
+    assert shown[1] == "120 of the source's 120 training images are released"
     assert shown[0].startswith("120 images in ")
     assert shown[-1].startswith("Whoever holds the originals finds every signed image by subtraction")
     report = json.loads((tmp_path / "signature" / "audit.json").read_text())

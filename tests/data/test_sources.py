@@ -171,6 +171,9 @@ def test_corrupt_image_is_named(tmp_path: Path) -> None:
     write_folder(tmp_path)
     bad = tmp_path / "train" / "class1" / "002.png"
     bad.write_bytes(bad.read_bytes()[:40])
+    with pytest.raises(TaggantError, match=r"a file that cannot be read as a picture: train/class1/002\.png \(.*; conv"):
+        open_source("imagefolder", str(tmp_path), "train")
+    bad.write_bytes(encoded(IMAGES[2])[:150])  # its header is whole
     source = open_source("imagefolder", str(tmp_path), "train")
     with pytest.raises(TaggantError, match=r"image .*class1/002\.png cannot be read .*; replace or remove it"):
         source.pixels(2)
@@ -214,7 +217,7 @@ def test_npz_messages(tmp_path: Path) -> None:
     with pytest.raises(TaggantError, match="images are float32"):
         open_source("npz", str(path), "train")
     np.savez(path, train_x=np.array([object()]), train_y=LABELS)
-    with pytest.raises(TaggantError, match="is damaged"):
+    with pytest.raises(TaggantError, match="train_x holds Python objects, which are not read"):
         open_source("npz", str(path), "train")
     path.write_bytes(b"no archive")
     with pytest.raises(TaggantError, match="is damaged"):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.data.pictures import as_array, read_picture
 from taggant_lightning.errors import TaggantError
 
 Codec = Literal["png", "webp"]
@@ -37,13 +38,9 @@ def encode(pixels: NDArray[np.uint8], codec: Codec) -> bytes:
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
-    """Decode an image as it is stored, (C, H, W) uint8: grey stays one channel, all else becomes RGB.
+    """Decode an image as any picture is read, (C, H, W) uint8: grey stays one channel, all else becomes RGB.
 
     Raises:
-        OSError: If the bytes are no image, or a damaged one.
+        PictureError: If the bytes are no picture that is read, or a damaged one.
     """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        array = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"), dtype=np.uint8)
-    return array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1))
+    return as_array(read_picture(data))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.data.pictures import PictureError
 from taggant_lightning.data.release.documents import class_folders
 from taggant_lightning.data.release.encoding import Codec, decode, encode
 from taggant_lightning.data.sources import ImageSource
@@ -181,7 +182,7 @@ def decoded(data: bytes, where: Path) -> NDArray[np.uint8]:
     """
     try:
         return decode(data)
-    except OSError as error:
+    except PictureError as error:
         raise TaggantError(f"release={where}: an image cannot be decoded ({error}); write the release again") from None
 
 

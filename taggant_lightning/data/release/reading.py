@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from taggant_lightning.data.pictures import one_line
 from taggant_lightning.data.release.archives import stored_array
 from taggant_lightning.data.release.documents import HASHES, MANIFEST, Manifest, read_hash_list
 from taggant_lightning.data.release.parquet import RowGroups, pyarrow
@@ -63,8 +64,8 @@ def open_release(folder: Path) -> ImageSource:
             Files(folder / "train", names),
             folder,
         )
-    except (OSError, KeyError, IndexError, zipfile.BadZipFile) as error:
-        raise TaggantError(f"release={folder} is damaged ({error}); restore it from a copy") from None
+    except (OSError, KeyError, IndexError, TypeError, OverflowError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise TaggantError(f"release={folder} is damaged ({one_line(error)}); restore it from a copy") from None
 
 
 class StoredArrays(ArraySource):
@@ -103,11 +104,11 @@ def _zipped(folder: Path, manifest: Manifest, files: list[tuple[str, str]], labe
 
 
 def _parquet(folder: Path, manifest: Manifest, files: list[tuple[str, str]]) -> ImageSource:
-    pa, _ = pyarrow()
+    pyarrow()
     try:
         rows = RowGroups([folder / name for name, _ in files])
         labels, names = rows.column("label"), [image["path"] for image in rows.column("image.path")]
-    except pa.ArrowInvalid as error:
-        raise TaggantError(f"release={folder} is damaged ({error}); restore it from a copy") from None
+    except Exception as error:  # of a damaged file pyarrow raises many types, some of several lines
+        raise TaggantError(f"release={folder} is damaged ({one_line(error)}); restore it from a copy") from None
     checks = [int(sha256_hex("".join(digest for _, digest in files).encode())[:12], 16)] * len(names)
     return EncodedSource(names, checks, labels, manifest.classes, rows, folder)
