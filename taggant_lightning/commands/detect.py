@@ -24,6 +24,8 @@ from taggant_lightning.taggants.verdict import OpenUse, choose_batches, conclude
 if TYPE_CHECKING:
     from taggant_lightning.access.services.service import Service
 
+MOST_PIXELS = 4096  # of a model's input: what no image classifier exceeds
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -49,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--image-size", type=int, metavar="S", help="side that keys are resized to (their own)")
     models.add_argument("--mean", metavar="M,M,M", help="what the model wants subtracted from [0, 1] (nothing)")
     models.add_argument("--std", metavar="S,S,S", help="what the model wants divided by (nothing)")
+    models.add_argument("--layout", metavar="NCHW", help="NCHW or NHWC, where the file leaves open if channels come first or last")
+    models.add_argument(
+        "--pass-timeout", type=float, metavar="S", help="seconds for up to 16 images, and one more for each MB of the file (10)"
+    )
     service = parser.add_argument_group("for --url")
     service.add_argument("--mapping", metavar="FILE", help="names of the service's fields, JSON or YAML (docs/services.md)")
     service.add_argument("--decoys", type=int, default=1, metavar="D", help="decoys for each key (%(default)s)")
@@ -111,7 +117,7 @@ def run(words: list[str]) -> None:
     elif service is not None:
         said = _from_service(arguments, service, keys, batches, table, folder, use)
     else:
-        said = Said(_from_file(arguments, way, keys, batches, table), {"file_sha256": _digest(getattr(arguments, way))})
+        said = _from_file(arguments, way, keys, batches, table)
     detection = conclude(said.answers, keys, batches, use, {**about, **said.origin}, folder)
     for line in told(detection):
         print(line)
@@ -153,27 +159,34 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
     return answers_of(rows, [str(number) for number in numbers], table, what=what)
 
 
-def _from_file(
-    arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable
-) -> list[Answer]:
-    """Ask a model in a file: the keys at its input size, in key order."""
+def _from_file(arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable) -> Said:
+    """Ask a model in a file, in a process of its own: the keys at its input size, in key order."""
+    from taggant_lightning.access.files.process import ask_file
     from taggant_lightning.data.dataset import to_float
     from taggant_lightning.data.resize import fit
 
     path = getattr(arguments, way)
-    _digest(path)
+    digest = _digest(path)
     images = to_float(keys.images[keys.numbers(batches)])
     if arguments.image_size is not None:
-        if arguments.image_size < 1:
-            raise TaggantError(f"image-size={arguments.image_size} must be at least 1")
+        if not 1 <= arguments.image_size <= MOST_PIXELS:
+            raise TaggantError(
+                f"image-size={arguments.image_size} must be a whole number of pixels from 1 to {MOST_PIXELS}, the model's input"
+            )
         images = fit(images, arguments.image_size)
     scale = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}
-    if way == "onnx":
-        from taggant_lightning.access.files.onnx import ask_onnx as ask
-    else:
-        from taggant_lightning.access.files.exported import ask_exported as ask
-    answers, count = ask(path, images.numpy(), **scale)
-    return table.apply(answers, count)
+    asked = ask_file(
+        way,
+        path,
+        images.numpy(),
+        **scale,
+        layout=arguments.layout,
+        classes=len(table.ours),
+        patience=arguments.pass_timeout,
+    )
+    answers = table.apply(asked.answers, asked.classes)
+    asked.check_reach(f"{way}={path}")
+    return Said(answers, {"file_sha256": digest, "checks": asked.checks})
 
 
 def numbers_of(text: str | None, name: str) -> list[float] | None:
