@@ -19,12 +19,12 @@ from taggant_lightning.taggants.claims import date
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import OpenUse, choose_batches, conclude, ranks_of, verdict_line
+from taggant_lightning.taggants.verdict import OpenUse, choose_batches, compare_with_decoys, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
     from taggant_lightning.access.services.service import Service
 
-MOST_PIXELS = 4096  # of a model's input: what no image classifier exceeds
+MOST_PIXELS = 2048  # of a model's input: what no image classifier exceeds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--image-size", type=int, metavar="S", help="side that keys are resized to (their own)")
     models.add_argument("--mean", metavar="M,M,M", help="what the model wants subtracted from [0, 1] (nothing)")
     models.add_argument("--std", metavar="S,S,S", help="what the model wants divided by (nothing)")
-    models.add_argument("--layout", metavar="NCHW", help="NCHW or NHWC, where the file leaves open if channels come first or last")
+    models.add_argument(
+        "--layout", metavar="NCHW", help="NCHW or NHWC, where the file leaves open if channels come first or last"
+    )
     models.add_argument(
         "--pass-timeout", type=float, metavar="S", help="seconds for up to 16 images, and one more for each MB of the file (10)"
     )
@@ -113,7 +115,7 @@ def run(words: list[str]) -> None:
     about = {"access": way, "first_seen": arguments.first_seen}
     use = OpenUse(ledger, suspect, batches, way, labels=_digest(arguments.labels))
     if way == "predictions":
-        said = Said(_from_predictions(arguments, keys, batches, table), {"file_sha256": _digest(arguments.predictions)})
+        said = _from_predictions(arguments, keys, batches, table)
     elif service is not None:
         said = _from_service(arguments, service, keys, batches, table, folder, use)
     else:
@@ -139,12 +141,12 @@ def _digest(path: str | None) -> str | None:
     return sha256_file(Path(path))
 
 
-def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable) -> list[Answer]:
+def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequence[int], table: LabelTable) -> Said:
     """Read answers whose queries bear the names of `taggant keys export-queries`, or the keys' numbers."""
     from taggant_lightning.access.predictions import answers_of, read_predictions
 
     rows, what = read_predictions(Path(arguments.predictions)), f"predictions={arguments.predictions}"
-    numbers = keys.numbers(batches)
+    digest, numbers = _digest(arguments.predictions), keys.numbers(batches)
     names = read_map(Path(arguments.keys) / MAP)
     if set(rows) & set(names):
         asked = {key: name for name, key in names.items() if key is not None}
@@ -155,8 +157,11 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
                 f"{what} answers no key of the batches {list(batches)}; write --batches with those that were exported"
             )
         kept = {name: row for name, row in rows.items() if name not in others}
-        return answers_of(kept, wanted, table, what=what)
-    return answers_of(rows, [str(number) for number in numbers], table, what=what)
+        decoys = [row.labels for name, row in rows.items() if name in names and names[name] is None]
+        answers = answers_of(kept, wanted, table, what=what)
+        checks = compare_with_decoys([row.labels for row in kept.values()], decoys)
+        return Said(answers, {"file_sha256": digest, "checks": checks})
+    return Said(answers_of(rows, [str(number) for number in numbers], table, what=what), {"file_sha256": digest})
 
 
 def _from_file(arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable) -> Said:
@@ -269,4 +274,7 @@ def _from_service(
     if journal.answers and all(recorded.refused for recorded in journal.answers.values()):
         status = next(iter(journal.answers.values())).status
         print(f"the service refused every query (HTTP {status}): is the mapping of its fields right? (docs/services.md)")
-    return Said(answers, {**service.binding, "decoys": arguments.decoys})
+    words = {name: recorded.labels for name, recorded in journal.answers.items()}
+    own = {query.name for query in key_queries}
+    checks = compare_with_decoys([words[n] for n in words if n in own], [words[n] for n in words if n not in own])
+    return Said(answers, {**service.binding, "decoys": arguments.decoys, "checks": checks})

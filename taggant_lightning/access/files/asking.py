@@ -1,8 +1,8 @@
 """Asking an opened model's file: its images in blocks, and before them a few controls, twice and in other company.
 
-Controls are pictures without secret: black, white, colours, slopes, stripes, noise. A file that answers them otherwise the second
-time, or with other images in the same pass, has no answer of its own to give. Answers that are one class for keys and controls
-alike say that the images do not reach the model.
+Controls are pictures without secret: black, white, colours, slopes, stripes, noise. A file that answers them otherwise the
+second time, or with other images in the same pass, has no answer of its own to give. Answers that are one class for keys and
+controls alike say that the images do not reach the model.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +21,8 @@ from taggant_lightning.streams import stream
 Ask = Callable[[NDArray[np.float32]], NDArray[np.floating]]
 BLOCK = 16  # images a pass where the file takes any number: what 16 images of 224 pixels need fits beside the weights
 CONTROLS = 8
-# Of the spread of the scores. Twice the same pass: the last bits. Another place in another pass: sums in another order, of halves
-# or quantised numbers perhaps; batch statistics and dropout change answers by a tenth of the spread and more.
+# Of the spread of the scores. Twice the same pass: the last bits. Another place in another pass: sums in another order,
+# of halves or quantised numbers perhaps; batch statistics and dropout change answers by a tenth of the spread and more.
 SAME, OTHER_COMPANY = 1e-4, 0.02
 
 
@@ -57,8 +57,8 @@ class Asked:
             raise TaggantError(
                 f"{what}: the queries do not reach this model, which answers all {len(keys)} keys and {len(controls)} controls "
                 "(black, white, colours, noise) with one class, so there is no verdict; check --mean, --std, --image-size and "
-                "--layout against the model's own pipeline (a model of pixels from 0 to 255 takes --std 0.003921569 a channel), "
-                "or whether the file holds the trained weights"
+                "--layout against the model's own pipeline (a model of pixels from 0 to 255 takes --std 0.003921569 a "
+                "channel), or whether the file holds the trained weights"
             )
 
 
@@ -170,15 +170,13 @@ def blocks(shape: InputShape, count: int) -> Iterator[slice]:
         yield slice(first, min(first + step, count))
 
 
-def _ask_again(
-    what: str, shape: InputShape, ask: Ask, controls: NDArray[np.float32]
-) -> NDArray[np.floating]:
+def _ask_again(what: str, shape: InputShape, ask: Ask, controls: NDArray[np.float32]) -> NDArray[np.floating]:
     """Return the scores of the controls; refuse a file that answers them otherwise when asked again."""
     first = ask(controls)
     if _differ(first, ask(controls), SAME):
         raise TaggantError(
-            f"{what} answers the same images otherwise when asked again, as a model in training mode does (dropout), so it has no "
-            "answers to test; call model.eval() and export the model again"
+            f"{what} answers the same images otherwise when asked again, as a model in training mode does (dropout), so it has "
+            "no answers to test; call model.eval() and export the model again"
         )
     if shape.batch != 1:
         half = CONTROLS // 2
@@ -193,9 +191,7 @@ def _ask_again(
     return first
 
 
-def _differ(
-    one: NDArray[np.floating], other: NDArray[np.floating], share: float, spread: float | None = None
-) -> bool:
+def _differ(one: NDArray[np.floating], other: NDArray[np.floating], share: float, spread: float | None = None) -> bool:
     """Return whether scores differ by more than a share of their spread; NaN is equal to NaN only."""
     if one.shape != other.shape or (np.isnan(one) != np.isnan(other)).any():
         return True

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from taggant_lightning.access.files.confine import confine
 from taggant_lightning.access.files.messages import pack, unpack
 from taggant_lightning.access.files.opened import OpenModel
@@ -20,6 +22,7 @@ def main(channel: int) -> None:
     Args:
         channel: The socket's file descriptor.
     """
+
     def read(count: int) -> bytes:
         parts = []
         while count:
@@ -43,8 +46,9 @@ def main(channel: int) -> None:
             model = opening(order["path"], order["what"], order["classes"])
             write(pack({"opened": asdict(model.shape)}))
             while True:
-                _, images = unpack(read)
-                write(pack({}, model.forward(images)))
+                _, images = unpack(read, 2**32)
+                if images is not None:
+                    write(pack({}, model.forward(images.astype(np.float32, copy=False))))
         except TaggantError as error:
             write(pack({"error": str(error)}))
         except MemoryError:

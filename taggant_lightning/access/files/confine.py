@@ -4,11 +4,13 @@ Everything here works without root and without packages. What a system does not 
 was done: limits (`resource`) on Linux and macOS; the filter of system calls on Linux with x86-64.
 """
 
+import contextlib
 import ctypes
 import os
 import platform
 import struct
 import sys
+from pathlib import Path
 
 NO_NEW_PRIVILEGES, PARENT_DEATH_SIGNAL, SET_NAME, NAME_MEMORY = 38, 1, 15, 0x53564D41  # of prctl
 SECCOMP, SET_FILTER, ALL_THREADS = 317, 1, 1  # the call, its operation, its flag
@@ -16,14 +18,16 @@ X86_64 = 0xC000003E
 ALLOW, REFUSE, ABSENT, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000  # run; EPERM; ENOSYS; end the process
 LOAD, EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x45, 0x06  # instructions of the filter
 NUMBER, ARCHITECTURE = 0, 4  # where the filter finds the call and the architecture; arguments follow from 16, 8 bytes each
-# Reading, memory, threads, clocks and the end; all else is refused: sockets, programs, processes, every call that writes a name.
+# Reading, memory, threads, clocks and the end. All else is refused: sockets, programs, processes, whatever changes a folder.
 FREE = (
     *(0, 1, 3, 4, 5, 6, 7, 8),  # read write close stat fstat lstat poll lseek
     *(9, 10, 11, 12, 25, 27, 28),  # mmap mprotect munmap brk mremap mincore madvise
     *(13, 14, 15, 131),  # signals of its own
-    *(17, 19, 20, 21, 32, 72, 79, 89, 217, 221, 262, 267, 269, 332, 439),  # pread readv writev access dup fcntl … statx faccessat2
+    *(17, 19, 20, 21, 32, 72, 79, 89),  # pread readv writev access dup fcntl getcwd readlink
+    *(217, 221, 262, 267, 269, 332, 439),  # getdents fadvise newfstatat readlinkat faccessat statx faccessat2
     *(24, 35, 39, 60, 63, 96, 97, 98, 99, 100, 102, 104, 107, 108),  # yield sleep getpid exit uname … getegid
-    *(143, 145, 146, 147, 186, 202, 203, 204, 218, 228, 229, 230, 231),  # scheduling of its threads, futex, clocks, exit_group
+    *(143, 145, 146, 147, 186, 202, 203, 204, 218),  # scheduling of its threads, futex
+    *(228, 229, 230, 231),  # clocks, exit_group
     *(271, 273, 309, 318, 324, 334),  # ppoll set_robust_list getcpu getrandom membarrier rseq
 )
 OPEN, CLONE, PRCTL, TGKILL, OPENAT, PRLIMIT, CLONE3 = 2, 56, 157, 234, 257, 302, 435
@@ -51,17 +55,17 @@ def confine(memory: int) -> list[str]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         done.append("writing")
         if sys.platform == "linux":  # macOS does not keep to it
-            limit = _address_space() + memory
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            limit = _data() + memory  # of data: libraries and reserved addresses do not count
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
             done.append("memory")
     if sys.platform == "linux" and platform.machine() == "x86_64" and struct.calcsize("P") == 8 and _filter_calls():
         done.append("network")
     return sorted(done)
 
 
-def _address_space() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
-        return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+def _data() -> int:
+    """Return the bytes that this process has taken for data and stacks."""
+    return int(Path("/proc/self/statm").read_text().split()[5]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _end_with_parent() -> None:
@@ -71,11 +75,8 @@ def _end_with_parent() -> None:
 
 def _first_to_go() -> None:
     """Where memory ends, the system ends this process and not the owner's."""
-    try:
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
-            file.write("1000")
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def _filter_calls() -> bool:
@@ -85,7 +86,7 @@ def _filter_calls() -> bool:
     code = ctypes.create_string_buffer(filters, len(filters))
 
     class Program(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]  # noqa: RUF012 - ctypes wants a list
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
 
     program = Program(len(filters) // 8, ctypes.cast(code, ctypes.c_void_p))
     if libc.prctl(NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.access.files.inputs import InputShape
-from taggant_lightning.access.files.opened import OpenModel, choose_scores
+from taggant_lightning.access.files.opened import OpenModel, check_memory, choose_scores
 from taggant_lightning.errors import TaggantError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ Forward = Callable[[NDArray[np.float32]], list[Any]]
 
 def exported_input(path: str | Path) -> InputShape:
     """Return what an exported file takes, so that images can be brought to it; TorchScript does not say.
-
-   
 
     Args:
         path: The file.
@@ -82,11 +80,12 @@ def open_exported(path: str | Path, what: str, classes: int | None = None) -> Op
             raise
         except Exception as error:  # of any operator of torch, or of the TorchScript interpreter
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            check_memory(what, f"{type(error).__name__}: {lines[-1]}")
             size = "×".join(map(str, block.shape[1:]))
             known = (
                 "export the model again"
                 if shape.size
-                else "write --image-size with the size that the model was trained on, or --layout NHWC if it takes channels last"
+                else "write --image-size with the size that the model was trained on, or --layout NHWC if channels come last"
             )
             raise TaggantError(f"{what} fails on {size} images ({lines[-1][:200]}); {known}") from None
         return choose_scores(what, outputs, classes)

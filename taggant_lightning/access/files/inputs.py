@@ -29,8 +29,8 @@ class InputShape:
     channels: int | None = None
     height: int | None = None
     width: int | None = None
-    declared: bool = field(default=True, compare=False)
-    channels_last: bool = field(default=False, compare=False)
+    declared: bool = field(default=True, compare=False, kw_only=True)
+    channels_last: bool = field(default=False, compare=False, kw_only=True)
 
     @property
     def size(self) -> int | None:
@@ -144,6 +144,6 @@ def _check_scale(name: str, values: list[float], channels: int) -> None:
     if min(values) < (LEAST_STD if name == "std" else 0):
         least = f"{LEAST_STD:g}" if name == "std" else "0"
         raise TaggantError(
-            f"{name}={values} lies below {least}, which no {name} of images from 0 (black) to 1 (white) does; check its sign and "
-            "scale"
+            f"{name}={values} lies below {least}, which no {name} of images from 0 (black) to 1 (white) does; check its sign "
+            "and scale"
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEAD = struct.Struct(">II")
-MOST_JSON, MOST_BYTES = 2**20, 2**30  # what no honest message comes near
+MOST_JSON, MOST_SCORES = 2**20, 2**28  # bytes that no honest message comes near
 DTYPES = {"float16": np.float16, "float32": np.float32, "float64": np.float64}
 
 
@@ -21,11 +21,12 @@ def pack(message: dict[str, Any], array: NDArray[np.floating] | None = None) -> 
     return HEAD.pack(len(text), len(content)) + text + content
 
 
-def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], NDArray[np.floating] | None]:
+def unpack(read: Callable[[int], bytes], most: int = MOST_SCORES) -> tuple[dict[str, Any], NDArray[np.floating] | None]:
     """Read a message, which may come from a process that a stranger's file has taken over.
 
     Args:
         read: Returns exactly so many bytes, or raises EOFError.
+        most: Bytes that its array may have.
 
     Returns:
         The message, and its array or None.
@@ -35,7 +36,7 @@ def unpack(read: Callable[[int], bytes]) -> tuple[dict[str, Any], NDArray[np.flo
         ValueError: If it is none.
     """
     text, content = HEAD.unpack(read(HEAD.size))
-    if text > MOST_JSON or content > MOST_BYTES:
+    if text > MOST_JSON or content > most:
         raise ValueError(f"a message of {text + content} bytes")
     message = json.loads(read(text))
     if not isinstance(message, dict):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.access.files.inputs import InputShape
-from taggant_lightning.access.files.opened import OpenModel, choose_scores
+from taggant_lightning.access.files.opened import OpenModel, check_memory, choose_scores
 from taggant_lightning.errors import TaggantError
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def open_onnx(path: str | Path, what: str, classes: int | None = None) -> OpenMo
         try:
             outputs = session.run(None, {takes.name: block.astype(FLOATS[takes.type])})
         except Exception as error:  # onnxruntime raises types of its own, straight from Exception
+            check_memory(what, _first_line(error))
             raise TaggantError(f"{what} fails on {shape} images ({_first_line(error)}); export the model again") from None
         return choose_scores(what, outputs, classes)
 
@@ -124,6 +125,7 @@ def _session(path: Path, what: str) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path.resolve()), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises types of its own, straight from Exception
+        check_memory(what, _first_line(error))
         raise TaggantError(f"{what} cannot be loaded ({_first_line(error)}); export the model again") from None
     inputs = session.get_inputs()
     if len(inputs) != 1:

@@ -65,7 +65,7 @@ def _nested(graph: Any, outer: dict[str, Any]) -> Iterator[tuple[Any, dict[str, 
     constants = {**outer, **{tensor.name: tensor for tensor in getattr(graph, "initializer", ())}}
     for node in graph.node:
         if node.op_type == "Constant":
-            constants |= {node.output[0]: a.t for a in node.attribute if a.name == "value" and node.output}
+            constants |= dict.fromkeys(node.output, next((a.t for a in node.attribute if a.name == "value"), None))
     yield graph.node, constants
     for node in graph.node:
         for attribute in node.attribute:

@@ -49,7 +49,27 @@ def choose_scores(what: str, outputs: Sequence[Any], classes: int | None) -> NDA
     if any(not np.array_equal(orders[0], order) for order in orders[1:]):
         shapes = ", ".join("×".join(map(str, o.shape)) for o in rows)
         raise TaggantError(
-            f"{what} has {len(rows)} outputs that may be class scores ({shapes}) and rank them differently; export a model with "
-            "one of them"
+            f"{what} has {len(rows)} outputs that may be class scores ({shapes}) and rank them differently; export a model "
+            "with one of them"
         )
     return rows[0]
+
+
+MEMORY = ("can't allocate", "allocate memory", "bad_alloc", "bad allocation", "MemoryError")  # as torch and onnxruntime say it
+
+
+def check_memory(what: str, said: str) -> None:
+    """Refuse a file that asks for more memory than its process has.
+
+    Args:
+        what: The argument and its file, for messages.
+        said: What the library said when it failed.
+
+    Raises:
+        TaggantError: If memory is what it lacks.
+    """
+    if any(word in said for word in MEMORY):
+        raise TaggantError(
+            f"{what} asks for more memory than image classifiers of its size need ({said[:200]}); export a plain classifier, "
+            "or collect answers for --predictions"
+        )

@@ -1,7 +1,7 @@
 """Asking a stranger's model in a process of its own: what it breaks, hangs or fills is that process, and costs one sentence.
 
-The process starts anew, so that its memory holds the queries and no secret; it has no network, writes nothing, and has limits on
-memory and time (docs/model-files.md says on which system). It is killed where it exceeds them.
+The process starts anew, so that its memory holds the queries and no secret; it has no network, writes nothing, and has limits
+on memory and time (docs/model-files.md says on which system). It is killed where it exceeds them.
 """
 
 import contextlib
@@ -32,7 +32,20 @@ PATIENCE = 10.0  # seconds a pass of up to 16 images, and as long to open the fi
 MEGABYTE = 10**6
 # Bytes beside the file's own, four times over: the runtime, threads, and what lies between layers.
 RUNTIME, THREAD, PIXEL = 2 * 2**30, 64 * 2**20, 64_000
-PASSED_ON = ("OMP_", "MKL_", "KMP_", "GOMP_", "ONEDNN_", "DNNL_", "ATEN_", "OPENBLAS_", "LC_", "LD_LIBRARY_PATH", "LANG", "PATH")
+PASSED_ON = (
+    "OMP_",
+    "MKL_",
+    "KMP_",
+    "GOMP_",
+    "ONEDNN_",
+    "DNNL_",
+    "ATEN_",
+    "OPENBLAS_",
+    "LC_",
+    "LD_LIBRARY_PATH",
+    "LANG",
+    "PATH",
+)
 LENGTH = 600  # of a sentence that comes from the process
 
 
@@ -113,11 +126,11 @@ class _Child:
         import taggant_lightning
 
         root = str(Path(taggant_lightning.__file__).resolve().parents[1])
-        paths = [root, *(os.path.abspath(p) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
+        paths = [root, *(str(Path(p).resolve()) for p in os.environ.get("PYTHONPATH", "").split(os.pathsep) if p)]
         environment = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         environment |= {"PYTHONPATH": os.pathsep.join(paths), "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1"}
         with other:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter and this package
                 [sys.executable, "-P", "-c", START, str(other.fileno())],
                 pass_fds=[other.fileno()],
                 stdin=subprocess.DEVNULL,
@@ -172,8 +185,8 @@ class _Child:
             yield
         except TimeoutError:
             raise TaggantError(
-                f"{self._what} gave no answer within {seconds:.0f} seconds, as a loop without end does; if the model is only slow, "
-                "write --pass-timeout with more seconds"
+                f"{self._what} gave no answer within {seconds:.0f} seconds, as a loop without end does; if the model is only "
+                "slow, write --pass-timeout with more seconds"
             ) from None
         except (EOFError, OSError):
             raise TaggantError(f"{self._what} {self._end()}") from None

@@ -205,7 +205,9 @@ def _call(function: Callable[..., Any], arguments: list[tuple[str, Any]]) -> Any
 def _check_statistics(given: dict[str, Any]) -> None:
     """Refuse weights and running statistics of another number than there are channels."""
     wrong = [
-        name for name, value in given.items() if name != "input" and isinstance(value, Tensor) and value.shape != given["input"].shape[1:2]
+        name
+        for name, value in given.items()
+        if name != "input" and isinstance(value, Tensor) and value.shape != given["input"].shape[1:2]
     ]
     if wrong:
         raise TypeError(f"batch norm of {given['input'].shape[1]} channels has {wrong[0]} of another length")

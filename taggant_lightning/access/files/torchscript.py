@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.access.files.archive import Archive
 from taggant_lightning.access.files.inputs import InputShape
+from taggant_lightning.access.files.opened import check_memory
 from taggant_lightning.access.files.operators import PRIM, SCRIPT_ATEN, draws_at_random, is_allowed, not_allowed
 from taggant_lightning.access.files.training import check_script_graph
 from taggant_lightning.errors import TaggantError
@@ -32,6 +33,7 @@ LEFT = re.compile(r"(?<!\w)(ops|getattr)(?!\w)")
 ESCAPE = re.compile(r"\\[^nrt\"'\\]")
 CLASSES = re.compile(rb"torch[.\n]classes")
 
+
 def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.float32]], list[Any]]]:
     """Load a TorchScript file.
 
@@ -42,7 +44,7 @@ def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.floa
         What is known of its input, which TorchScript does not declare; and a function from (n, C, H, W) float32 to the outputs.
 
     Raises:
-        TaggantError: If the file could touch files, run something while it loads or never end, is in training mode, or is damaged.
+        TaggantError: If the file could touch files, run something while it loads or never end, is in training mode, or damaged.
     """
     kept = {name: archive.read(name) for name in archive.names if KEPT.fullmatch(name)}
     for name, content in kept.items():
@@ -60,6 +62,7 @@ def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.floa
             module.eval()
             graph = module.inlined_graph
     except Exception as error:  # RuntimeError and whatever the compiler raises
+        check_memory(archive.what, _last_line(error))
         raise TaggantError(f"{archive.what} cannot be loaded ({_last_line(error)}); export the model again") from None
     _check_graph(archive.what, graph)
     inputs = list(graph.inputs())[1:]
@@ -129,7 +132,7 @@ def _check_mode(what: str, module: Any) -> None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # as above
-            folded = torch.jit.freeze(module, optimize_numerics=False).graph  # type: ignore[no-untyped-call]  # as above
+            folded = torch.jit.freeze(module, optimize_numerics=False).graph
     except Exception:  # not every module can be folded; asking twice finds what is left
         return
     check_script_graph(what, folded)

@@ -1,7 +1,7 @@
 """What shows that a file was exported in training mode: dropout that is on, batch norm with the statistics of the batch.
 
-Nobody called `.eval()`, and the file says so: exported programs and ONNX in an argument of the operator, TorchScript in the graph
-once the module's mode is folded into it. What no list foresees is found by asking twice (`asking.py`).
+Nobody called `.eval()`, and the file says so: exported programs and ONNX in an argument of the operator, TorchScript in the
+graph once the module's mode is folded into it. What no list foresees is found by asking twice (`asking.py`).
 """
 
 from typing import Any
