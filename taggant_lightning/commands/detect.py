@@ -176,7 +176,7 @@ def _from_file(arguments: argparse.Namespace, way: str, keys: KeySet, batches: S
     if arguments.image_size is not None:
         if not 1 <= arguments.image_size <= MOST_PIXELS:
             raise TaggantError(
-                f"image-size={arguments.image_size} must be a whole number of pixels from 1 to {MOST_PIXELS}, the model's input"
+                f"image-size={arguments.image_size} must be at least 1 and at most {MOST_PIXELS}, the side of the model's input"
             )
         images = fit(images, arguments.image_size)
     scale = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}

@@ -104,6 +104,7 @@ def _opened(
     with _Child(what, seconds) as child:
         child.send(pack(order))
         ready, _ = child.receive(STARTING)
+        child.started = True
         opened, _ = child.receive(seconds)
         shape = _shape(what, opened)
 
@@ -121,7 +122,7 @@ class _Child:
     """The process, and the socket to it."""
 
     def __init__(self, what: str, seconds: float) -> None:
-        self._what = what
+        self._what, self.started = what, False
         self._socket, other = socket.socketpair()
         import taggant_lightning
 
@@ -199,6 +200,8 @@ class _Child:
             code = self._process.wait(5)
         except subprocess.TimeoutExpired:
             code = 0
+        if not self.started:
+            return f"cannot be asked: the process for it did not start (exit {code}); see what python -c 'import torch' says"
         if code == -signal.SIGKILL:
             return "needed more memory than there is; ask it on a machine with more"
         name = f" ({signal.Signals(-code).name})" if code < 0 else ""

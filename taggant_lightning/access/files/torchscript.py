@@ -79,7 +79,7 @@ def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.floa
             outputs = method(torch.from_numpy(images).to(dtype))
         return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
-    return InputShape(declared=False, channels_last=_transposes(graph)), forward
+    return InputShape(declared=False, channels_last=_channels_come_last(graph)), forward
 
 
 def _check(what: str, name: str, content: bytes) -> None:
@@ -138,11 +138,29 @@ def _check_mode(what: str, module: Any) -> None:
     check_script_graph(what, folded)
 
 
-def _transposes(graph: Any) -> bool:
-    """Return whether the images are first brought from channels last to channels first."""
-    users = [use.user for use in list(graph.inputs())[1].uses()]
-    orders = [list(user.inputs())[1].toIValue() for user in users if user.kind() == "aten::permute"]
-    return bool(users) and all(order in ([0, 3, 1, 2], [0, -1, 1, 2]) for order in orders) and bool(orders)
+def _channels_come_last(graph: Any) -> bool:
+    """Return whether the first thing that a graph does to its images is to move their last dimension to the channels' place."""
+    users = [use.user for use in list(graph.inputs())[1].uses() if use.user.kind() != "aten::size"]
+    return bool(users) and all(_moves_last_to_second(user) for user in users)
+
+
+def _constant(value: Any) -> Any:
+    """Return a constant, or a list of constants; None for what is computed."""
+    node = value.node()
+    return [inner.toIValue() for inner in node.inputs()] if node.kind() == "prim::ListConstruct" else value.toIValue()
+
+
+def _moves_last_to_second(node: Any) -> bool:
+    values = [_constant(value) for value in list(node.inputs())[1:]]
+    kind = node.kind()
+    if kind == "aten::permute":
+        return isinstance(values[0], list) and len(values[0]) == 4 and values[0][1] in (3, -1)
+    if kind in ("aten::transpose", "aten::swapaxes", "aten::swapdims"):
+        return all(isinstance(value, int) for value in values) and {value % 4 for value in values} == {1, 3}
+    if kind in ("aten::movedim", "aten::moveaxis"):
+        ends = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+        return all(isinstance(end, int) for end in ends) and [end % 4 for end in ends] == [3, 1]
+    return False
 
 
 def _last_line(error: Exception) -> str:
