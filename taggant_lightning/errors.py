@@ -23,3 +23,7 @@ class Unasked(TaggantError):  # noqa: N818 - it says what is the matter
     """Nothing speaks against a claim, and nobody has asked the model; commands exit with code 3."""
 
     exit_code = 3
+
+
+class Gone(TaggantError):  # noqa: N818 - it says what is the matter
+    """The process that asked a stranger's model is gone: nothing more can be asked of it."""

@@ -21,10 +21,12 @@ from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import OpenUse, conclude, ranks_of, verdict_line
+from taggant_lightning.taggants.verdict import OpenUse, compare_with_decoys, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
     from taggant_lightning.access.services.service import Service
+
+MOST_PIXELS = 2048  # of a model's input: what no image classifier exceeds
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,6 +55,12 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("--image-size", type=int, metavar="S", help="side that keys are resized to (their own)")
     models.add_argument("--mean", metavar="M,M,M", help="what the model wants subtracted from [0, 1] (nothing)")
     models.add_argument("--std", metavar="S,S,S", help="what the model wants divided by (nothing)")
+    models.add_argument(
+        "--layout", metavar="NCHW", help="NCHW or NHWC, where the file leaves open if channels come first or last"
+    )
+    models.add_argument(
+        "--pass-timeout", type=float, metavar="S", help="seconds for up to 16 images, and one more for each MB of the file (10)"
+    )
     service = parser.add_argument_group("for --url")
     service.add_argument("--mapping", metavar="FILE", help="names of the service's fields, JSON or YAML (docs/services.md)")
     service.add_argument("--decoys", type=int, default=1, metavar="D", help="decoys for each key (%(default)s)")
@@ -140,7 +148,7 @@ def _settings(arguments: argparse.Namespace, service: "Service | None") -> dict[
     if arguments.predictions is not None:
         return {}
     scale = {name: numbers_of(getattr(arguments, name), name) for name in ("mean", "std")}
-    return {"image_size": arguments.image_size, **scale}
+    return {"image_size": arguments.image_size, **scale, "layout": arguments.layout}
 
 
 def _identity(arguments: argparse.Namespace, way: str, service: "Service | None") -> dict[str, Any]:
@@ -197,8 +205,8 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
 
     digest = _digest(arguments.predictions)
     rows, what = read_predictions(Path(arguments.predictions)), f"predictions={arguments.predictions}"
-    numbers = keys.numbers(batches)
-    names, wanted = read_map(Path(arguments.keys) / MAP), [str(number) for number in numbers]
+    digest, numbers = _digest(arguments.predictions), keys.numbers(batches)
+    names, wanted, decoys = read_map(Path(arguments.keys) / MAP), [str(number) for number in numbers], []
     if set(rows) & set(names):
         asked = {key: name for name, key in names.items() if key is not None}
         wanted = [asked.get(number, f"key {number}, which was not exported") for number in numbers]
@@ -207,15 +215,23 @@ def _from_predictions(arguments: argparse.Namespace, keys: KeySet, batches: Sequ
             raise TaggantError(
                 f"{what} answers no key of the batches {list(batches)}; write --batches with those that were exported"
             )
+        decoys = [row.labels for name, row in rows.items() if name in names and names[name] is None]
         rows = {name: row for name, row in rows.items() if name not in others}
     answers, missed = answers_of(rows, wanted, table, what=what), misses(rows, wanted)
     odd = next((f"{row.odd}." for row in rows.values() if row.odd), None)
     notes = (*_notes(missed, table.unlisted(row.labels for row in rows.values()), table), *([odd] if odd else []))
-    return Said(answers, {"file_sha256": digest, **({"misses": missed} if missed else {})}, notes)
+    checks = compare_with_decoys([row.labels for row in rows.values()], decoys) if decoys else {}
+    return Said(answers, {"file_sha256": digest, **_found(missed, checks)}, notes)
+
+
+def _found(missed: dict[str, int], checks: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record says of misses and of what was checked, where there is something to say."""
+    return {**({"misses": missed} if missed else {}), **({"checks": checks} if checks else {})}
 
 
 def _from_file(arguments: argparse.Namespace, way: str, keys: KeySet, batches: Sequence[int], table: LabelTable) -> Said:
-    """Ask a model in a file: the keys at its input size, in key order."""
+    """Ask a model in a file, in a process of its own: the keys at its input size, in key order."""
+    from taggant_lightning.access.files.process import ask_file
     from taggant_lightning.data.dataset import to_float
     from taggant_lightning.data.resize import fit
 
@@ -223,20 +239,27 @@ def _from_file(arguments: argparse.Namespace, way: str, keys: KeySet, batches: S
     digest = _digest(path)
     images = to_float(keys.images[keys.numbers(batches)])
     if arguments.image_size is not None:
-        if arguments.image_size < 1:
-            raise TaggantError(f"image-size={arguments.image_size} must be at least 1")
+        if not 1 <= arguments.image_size <= MOST_PIXELS:
+            raise TaggantError(
+                f"image-size={arguments.image_size} must be at least 1 and at most {MOST_PIXELS}, the side of the model's input"
+            )
         images = fit(images, arguments.image_size)
     scale = {"mean": numbers_of(arguments.mean, "mean"), "std": numbers_of(arguments.std, "std")}
-    if way == "onnx":
-        from taggant_lightning.access.files.onnx import ask_onnx as ask
-    else:
-        from taggant_lightning.access.files.exported import ask_exported as ask
-    raw, count = ask(path, images.numpy(), **scale)
-    answers = table.apply(raw, count)
+    asked = ask_file(
+        way,
+        path,
+        images.numpy(),
+        **scale,
+        layout=arguments.layout,
+        classes=len(table.ours),
+        patience=arguments.pass_timeout,
+    )
+    asked.check_reach(f"{way}={path}")
+    answers = table.apply(asked.answers, asked.classes)
     failed = sum(answer.labels is None for answer in answers)
     missed = {"the file failed, or gave another number of scores or one that is no number": failed} if failed else {}
-    unlisted = table.unlisted(a.labels for a in raw) if table.where is not None else (0, "")
-    return Said(answers, {"file_sha256": digest, **({"misses": missed} if missed else {})}, _notes(missed, unlisted, table))
+    unlisted = table.unlisted(a.labels for a in asked.answers) if table.where is not None else (0, "")
+    return Said(answers, {"file_sha256": digest, **_found(missed, asked.checks)}, _notes(missed, unlisted, table))
 
 
 def numbers_of(text: str | None, name: str) -> list[float] | None:
@@ -322,5 +345,8 @@ def _from_service(
     answers = answered() if early else recorded_answers(journal, key_queries, table, unanswered=True)
     missed = misses(journal, key_queries[: len(answers)], table, failures)
     named = (journal.answers[q.name].labels for q in key_queries[: len(answers)] if q.name in journal.answers)
-    origin = {**service.binding, "decoys": arguments.decoys, **({"misses": missed} if missed else {})}
+    words = {name: recorded.labels for name, recorded in journal.answers.items()}
+    own = {query.name for query in key_queries}
+    checks = compare_with_decoys([words[n] for n in words if n in own], [words[n] for n in words if n not in own])
+    origin = {**service.binding, "decoys": arguments.decoys, **_found(missed, checks)}
     return Said(answers, origin, _notes(missed, table.unlisted(named), table))

@@ -208,7 +208,9 @@ def _model(number: int, model: Model, given: Given) -> dict[str, Any]:
         "p": sentences.upper_bound(model.detection.log10_p),
         "corrected": None if corrected is None else sentences.upper_bound(corrected),
         "correction": _correction(model, given),
-        "strength": sentences.strength(model.detection.log10_p if corrected is None else corrected),
+        "strength": "No verdict."
+        if sentences.one_answer(model.detection)
+        else sentences.strength(model.detection.log10_p if corrected is None else corrected),
         "failing": ", ".join(
             name for name, mark, _ in model.checks if mark == "fails" and name not in ("significance", "secret")
         ),

@@ -20,6 +20,11 @@ def upper_bound(log10_p: float) -> str:
 def finding(name: str, detection: Detection) -> str:
     """Return one sentence on one tested model."""
     d = detection.details
+    if one_answer(detection):
+        return (
+            f"{name} answered every key and every decoy alike: the queries do not reach this model (another scale or size of "
+            "images, a wrong mapping of its fields, a file without its weights), so what follows is no verdict on it."
+        )
     test = d.get("test", {}).get("name", "binomial_top_k")
     p = f"p ≤ {upper_bound(detection.log10_p)}."
     if test == "rank_score":
@@ -30,6 +35,12 @@ def finding(name: str, detection: Detection) -> str:
     if test == "sequential_top_k":
         return f"{answer} ({expected}), asked one by one with a bet fixed beforehand: {p}"
     return f"{answer} ({expected}): {p}"
+
+
+def one_answer(detection: Detection) -> bool:
+    """Return whether all queries, decoys included, got the same answer: the record is then no verdict on the model."""
+    checks = detection.provenance.get("checks")
+    return isinstance(checks, dict) and checks.get("one_answer") is True
 
 
 def shortcomings(detection: Detection) -> list[str]:

@@ -53,6 +53,24 @@ def incomplete_answers(answers: Sequence[Answer], keys: KeySet) -> int:
     return incomplete(answers, places_of(keys.header))
 
 
+def compare_with_decoys(
+    keys: Sequence[Sequence[object] | None], decoys: Sequence[Sequence[object] | None]
+) -> dict[str, int | bool]:
+    """Find out whether a model answers everything alike, decoys included: the queries then do not reach it.
+
+    Args:
+        keys: Labels of the keys' answers, best first, in the model's own words; None where there is none.
+        decoys: The same of the decoys.
+
+    Returns:
+        For the record's `checks`: how many usable answers were compared, and `one_answer`, whether they are all the same.
+    """
+    usable = [[tuple(labels) for labels in group if labels] for group in (keys, decoys)]
+    compared = len(usable[0]) + len(usable[1])
+    alike = all(usable) and compared > 2 and len({*usable[0], *usable[1]}) == 1
+    return {"compared_with_decoys": compared if usable[1] else 0, "one_answer": alike}
+
+
 def detect(
     ranks: NDArray[np.int64],
     keys: KeySet,

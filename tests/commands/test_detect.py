@@ -646,3 +646,67 @@ def test_no_path_of_the_owner_in_the_record(keys: KeySet, tmp_path: Path) -> Non
     code, record = run(tmp_path, "--predictions", str(write_answers(tmp_path / "a.csv", rows)))
     assert code == 0
     assert str(tmp_path) not in json.dumps(record)
+
+
+def linear_onnx(path: Path, weight: np.ndarray, shape: list[object], last: bool = False) -> Path:
+    """Write scores that are linear in the images, with channels first or last."""
+    pytest.importorskip("onnxruntime")
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])] if last else []
+    nodes += [helper.make_node("Flatten", ["t" if last else "x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["m"])]
+    nodes += [helper.make_node("Add", ["m", "b"], ["y"])]
+    graph = helper.make_graph(
+        nodes,
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", CLASSES])],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(np.linspace(0, 1, CLASSES, dtype=np.float32), "b")],
+    )
+    path.write_bytes(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString())
+    return path
+
+
+def test_the_record_says_what_was_checked_of_a_file(keys: KeySet, tmp_path: Path) -> None:
+    """The same weights with channels first and last give one verdict, and the record says how the file was asked."""
+    weight = np.random.default_rng(0).normal(size=(3 * SIZE * SIZE, CLASSES)).astype(np.float32)
+    first = linear_onnx(tmp_path / "first.onnx", weight, ["n", 3, SIZE, SIZE])
+    last = linear_onnx(tmp_path / "last.onnx", weight, ["n", None, None, 3], last=True)
+    _, one = run(tmp_path, "--onnx", str(first), out="first")
+    code, other = run(tmp_path, "--onnx", str(last), out="none")
+    assert (code, other) == (2, None)
+    _, other = run(tmp_path, "--onnx", str(last), "--layout", "NHWC", out="last")
+    assert one is not None
+    assert other is not None
+    assert other["details"] == one["details"]
+    checks = one["provenance"]["checks"]
+    assert {name: checks[name] for name in ("controls", "asked_twice", "in_other_company")} == {
+        "controls": 8, "asked_twice": 8, "in_other_company": 4,
+    }  # fmt: skip
+    assert (checks["layout"], other["provenance"]["checks"]["layout"]) == ("NCHW", "NHWC")
+
+
+def test_queries_that_do_not_reach_a_file(keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weight = np.random.default_rng(0).normal(size=(3 * SIZE * SIZE, CLASSES)).astype(np.float32)
+    blind = linear_onnx(tmp_path / "m.onnx", weight / 1e4, ["n", 3, SIZE, SIZE])
+    code, record = run(tmp_path, "--onnx", str(blind))
+    assert (code, record) == (2, None)
+    assert "the queries do not reach this model, which answers all 12 keys and 8 controls" in capsys.readouterr().err
+    assert Ledger(tmp_path / "keys", keys.commitment).entries() == []
+    code, record = run(tmp_path, "--onnx", str(blind), "--std", "0.0001,0.0001,0.0001")
+    assert code == 0
+    assert record is not None
+    for words in (("--image-size", "0"), ("--image-size", "100000"), ("--pass-timeout", "-1"), ("--mean", "124,117,104")):
+        assert run(tmp_path, "--onnx", str(blind), *words, out="other") == (2, None)
+
+
+def test_queries_that_do_not_reach_a_service(keys: KeySet, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The use stands in the ledger, and what a person reads is no verdict."""
+    with serve(lambda image: {"labels": [3, 1]}) as service:
+        code, record = run(tmp_path, "--url", service.url)
+    assert code == 0
+    assert record is not None
+    assert record["provenance"]["checks"] == {"compared_with_decoys": 24, "one_answer": True}
+    assert "The queries do not reach" not in (out := capsys.readouterr().out)
+    assert "answered every key and every decoy alike: the queries do not reach this model" in out
+    assert "expected by chance" not in out

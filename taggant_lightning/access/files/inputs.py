@@ -1,33 +1,36 @@
-"""What a model's file takes, whether the images suit it, and the blocks in which it is asked."""
+"""What a model's file takes, how its dimensions are read, whether the images suit it, and what is subtracted and divided by."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.errors import TaggantError
 
-BLOCK = 16  # images a pass where the file takes any number: what 16 images of 224 pixels need fits beside the weights
+CHANNELS_FIRST, CHANNELS_LAST = "NCHW", "NHWC"
+LEAST_STD = 1e-6  # less turns images into infinities
 
 
 @dataclass(frozen=True)
 class InputShape:
-    """The input that a model's file declares; None where it takes any number, or does not say.
+    """The input that a model's file declares, read as NCHW; None where it takes any number, or does not say.
 
     Attributes:
         batch: Images a pass.
         channels: Channels of an image.
         height: Height in pixels.
         width: Width in pixels.
+        declared: Whether the format declares shapes at all; TorchScript does not.
+        channels_last: Whether the file's first step shows that it takes channels last, where shapes are not declared.
     """
 
     batch: int | None = None
     channels: int | None = None
     height: int | None = None
     width: int | None = None
+    declared: bool = field(default=True, compare=False, kw_only=True)
+    channels_last: bool = field(default=False, compare=False, kw_only=True)
 
     @property
     def size(self) -> int | None:
@@ -36,6 +39,44 @@ class InputShape:
 
     def __str__(self) -> str:
         return "×".join("any" if length is None else str(length) for length in (self.channels, self.height, self.width))
+
+
+def read_layout(what: str, shape: InputShape, images: NDArray[np.float32], layout: str | None) -> tuple[str, InputShape]:
+    """Find out in which order a file takes channels, rows and columns; never by a guess.
+
+    Args:
+        what: The argument and its file, for messages.
+        shape: What the file declares, its dimensions in their order.
+        images: (N, C, S, S) float.
+        layout: `NCHW` or `NHWC` where the user says it; None for what the file's shape leaves no doubt of.
+
+    Returns:
+        The layout, and the shape with its dimensions named by it.
+
+    Raises:
+        TaggantError: If the layout is another word, or is not given and the shape can be read both ways, or as NHWC only.
+    """
+    if layout not in (None, CHANNELS_FIRST, CHANNELS_LAST):
+        raise TaggantError(f"layout={layout!r} is no order of dimensions; write NCHW (channels first) or NHWC (channels last)")
+    channels, _, side = images.shape[1:]
+    if layout is None:
+        first, last = shape.channels in (None, channels), shape.width in (None, channels)
+        if not shape.declared:  # TorchScript, whose images have channels first
+            doubtful = shape.channels_last or side == channels
+        elif shape.channels == channels and shape.width is None:
+            doubtful = False
+        else:
+            doubtful = first and last
+        if doubtful or (shape.width == channels and not first):
+            seen = f"takes {shape} images" if shape.declared else "does not say in which order it takes channels and pixels"
+            raise TaggantError(
+                f"{what} {seen} and the keys have {channels} channels of {side}×{side} pixels; write --layout NHWC if its last "
+                "dimension is the channels, as in models of Keras, or --layout NCHW if the first one is"
+            )
+        layout = CHANNELS_FIRST
+    if layout == CHANNELS_LAST:
+        shape = replace(shape, channels=shape.width, height=shape.channels, width=shape.height)
+    return layout, shape
 
 
 def check_images(what: str, shape: InputShape, images: NDArray[np.float32]) -> None:
@@ -68,89 +109,41 @@ def normalise(images: NDArray[np.float32], mean: Sequence[float] | None, std: Se
 
     Args:
         images: (N, C, H, W) float in [0, 1].
-        mean: C numbers on the same scale; None for 0.
-        std: C numbers above 0; None for 1.
+        mean: C numbers in [0, 1], the scale of the images; None for 0.
+        std: C numbers above 0 and at most 1; None for 1.
 
     Returns:
         (N, C, H, W) float32; the input itself where neither is given.
 
     Raises:
-        TaggantError: If there are not as many numbers as channels, or one is not finite, or a std is not above 0.
+        TaggantError: If there are not as many numbers as channels, or one is not finite, or lies on another scale.
     """
     channels = images.shape[1]
     for name, values in (("mean", mean), ("std", std)):
-        if values is None:
-            continue
-        if len(values) != channels:
-            raise TaggantError(f"{name}={list(values)} has {len(values)} numbers and the images have {channels} channels")
-        if not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
-            above = " above 0" if name == "std" else ""
-            raise TaggantError(f"{name}={list(values)} must hold finite numbers{above}, on the scale on which white is 1")
+        if values is not None:
+            _check_scale(name, list(values), channels)
     for values, apply in ((mean, np.subtract), (std, np.divide)):
         if values is not None:
             images = apply(images, np.asarray(values, dtype=np.float32)[:, None, None]).astype(np.float32)
     return images
 
 
-def blocks(shape: InputShape, count: int) -> Iterator[slice]:
-    """Cut images into blocks that the file takes; each image is in one of them, and nothing fills one up."""
-    step = shape.batch or BLOCK
-    for first in range(0, count, step):
-        yield slice(first, min(first + step, count))
-
-
-def ask_in_blocks(
-    what: str,
-    shape: InputShape,
-    images: NDArray[np.float32],
-    forward: Callable[[NDArray[np.float32]], NDArray[np.floating]],
-) -> tuple[list[Answer], int]:
-    """Ask for the scores of all images, and rank them.
-
-    Args:
-        what: The argument and its file, for messages.
-        shape: What the file takes.
-        images: (N, C, S, S) float32, normalised as the file wants them.
-        forward: Turns (n, C, S, S) float32 into scores (n, B), or raises a TaggantError.
-
-    Returns:
-        N answers that rank the numbers 0..B−1, and the B of most of them. An image that the file fails on has no labels: where
-        a block fails, its images are asked one by one, so that one which a model dislikes takes no others with it.
-
-    Raises:
-        TaggantError: If the images do not suit the file, there are none, or the file fails on every image.
-    """
-    check_images(what, shape, images)
-    if len(images) == 0:
-        raise TaggantError(f"{what} was asked nothing; give at least one image")
-    rows: list[NDArray[np.floating] | None] = []
-    wrong: TaggantError | None = None
-    for block in blocks(shape, len(images)):
-        try:
-            rows += _scores(what, images[block], forward)
-            continue
-        except TaggantError as error:
-            wrong = wrong or error
-        for image in images[block]:
-            try:
-                rows += _scores(what, image[None], forward)
-            except TaggantError:
-                rows.append(None)
-    classes = Counter(len(row) for row in rows if row is not None)
-    if not classes and wrong is not None:
-        raise wrong
-    answers = [Answer(i, None) if row is None else replace(rank(row[None])[0], query=i) for i, row in enumerate(rows)]
-    return answers, classes.most_common(1)[0][0]
-
-
-def _scores(
-    what: str, images: NDArray[np.float32], forward: Callable[[NDArray[np.float32]], NDArray[np.floating]]
-) -> list[NDArray[np.floating]]:
-    """Ask about some images in one pass, and return a row of scores each."""
-    scores = forward(images)
-    if scores.ndim != 2 or len(scores) != len(images) or scores.shape[1] < 1:
+def _check_scale(name: str, values: list[float], channels: int) -> None:
+    """Refuse what is no mean, or no standard deviation, of numbers from 0 (black) to 1 (white)."""
+    if len(values) != channels:
+        raise TaggantError(f"{name}={values} has {len(values)} numbers and the images have {channels} channels")
+    if not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
+        above = " above 0" if name == "std" else ""
+        raise TaggantError(f"{name}={values} must hold finite numbers{above}, on the scale on which white is 1")
+    if max(values) > 1:
+        scaled = ",".join(f"{value / 255:.6g}" for value in values)
         raise TaggantError(
-            f"{what} answers {'×'.join(map(str, scores.shape))} to {len(images)} images; "
-            "export a model that answers one row of class scores an image"
+            f"{name}={values} lies beyond 1, and keys are shown on the scale on which white is 1: every key would reach the "
+            f"model as almost the same image; if these numbers are for pixels of 0 to 255, write --{name} {scaled}"
         )
-    return list(scores)
+    if min(values) < (LEAST_STD if name == "std" else 0):
+        least = f"{LEAST_STD:g}" if name == "std" else "0"
+        raise TaggantError(
+            f"{name}={values} lies below {least}, which no {name} of images from 0 (black) to 1 (white) does; check its sign "
+            "and scale"
+        )

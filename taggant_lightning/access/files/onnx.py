@@ -1,16 +1,19 @@
-"""Asking a model in an ONNX file, on the CPU and with ONNX's own operators only."""
+"""A model in an ONNX file, run on the CPU and with ONNX's own operators only."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.files.inputs import InputShape, ask_in_blocks, check_images, normalise
+from taggant_lightning.access.files.inputs import InputShape
+from taggant_lightning.access.files.opened import OpenModel, check_memory, choose_scores
 from taggant_lightning.errors import TaggantError
+
+if TYPE_CHECKING:
+    from taggant_lightning.access.answer import Answer
 
 FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -23,9 +26,10 @@ def onnx_input(path: str | Path) -> InputShape:
 
     Raises:
         TaggantError: If the file is missing or no ONNX model, takes other than one float input of rank 4, reads files outside
-            of its folder, or onnxruntime is not installed.
+            of its folder, needs operators that image classifiers do without, is in training mode, or onnxruntime is not
+            installed.
     """
-    return _shape(_open(Path(path)))
+    return open_onnx(path, f"onnx={path}").shape
 
 
 def ask_onnx(
@@ -34,11 +38,13 @@ def ask_onnx(
     *,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-) -> tuple[list[Answer], int]:
-    """Ask an ONNX file for its rankings.
+) -> tuple[list["Answer"], int]:
+    """Ask an ONNX file for its rankings, in this process.
 
-    A file with a fixed batch of 1 is asked one image at a time. Of several outputs, the first with a row of floating-point
-    scores an image counts.
+    A stranger's file is safer in a process of its own, with limits: `process.ask_file`, which `taggant detect` uses.
+
+    A file with a fixed batch of 1 is asked one image at a time. An output counts that has a row of floating-point scores an
+    image.
 
     Args:
         path: The file.
@@ -50,45 +56,68 @@ def ask_onnx(
         N answers that rank the file's output numbers 0..B−1, numbered as the images, and B.
 
     Raises:
-        TaggantError: As `onnx_input`; or if the images do not suit the file, or it fails or answers other shapes.
+        TaggantError: As `onnx_input` and `asking.ask_plain`.
     """
-    what, session = f"onnx={path}", _open(Path(path))
-    shape, takes = _shape(session), session.get_inputs()[0]
-    check_images(what, shape, images)
+    from taggant_lightning.access.files.asking import ask_plain
 
-    def forward(block: NDArray[np.float32]) -> NDArray[np.floating]:
-        try:
-            outputs = session.run(None, {takes.name: block.astype(FLOATS[takes.type])})
-        except Exception as error:  # onnxruntime raises types of its own, straight from Exception
-            raise TaggantError(f"{what} fails on {shape} images ({_first_line(error)}); export the model again") from None
-        for scores in outputs:
-            if isinstance(scores, np.ndarray) and scores.ndim == 2 and np.issubdtype(scores.dtype, np.floating):
-                return scores
-        shapes = ", ".join("×".join(map(str, getattr(o, "shape", ("no tensor",)))) for o in outputs)
-        raise TaggantError(f"{what} answers {shapes}; export a model with an output of class scores, (N, classes) in float")
-
-    return ask_in_blocks(what, shape, normalise(images, mean, std), forward)
+    return ask_plain(open_onnx(path, f"onnx={path}"), images, mean=mean, std=std)
 
 
-def _open(path: Path) -> Any:
-    """Open a session once the file is known to name no file outside of its folder."""
-    what = f"onnx={path}"
+def import_runtime(what: str) -> tuple[Any, Any]:
+    """Return the modules onnx and onnxruntime.
+
+    Args:
+        what: The argument and its file, for messages.
+
+    Raises:
+        TaggantError: If they are not installed.
+    """
     try:
         import onnx
         import onnxruntime
     except ImportError:
         raise TaggantError(f"{what} needs onnxruntime; run pip install 'taggant-lightning[onnx]'") from None
+    return onnx, onnxruntime
+
+
+def open_onnx(path: str | Path, what: str, classes: int | None = None) -> OpenModel:
+    """Open a file in this process.
+
+    Args:
+        path: The file.
+        what: The argument and its file, for messages.
+        classes: How many classes the model should have, if known.
+
+    Raises:
+        TaggantError: As `onnx_input`.
+    """
+    session = _session(Path(path), what)
+    takes = session.get_inputs()[0]
+    shape = InputShape(*(d if isinstance(d, int) and d > 0 else None for d in takes.shape))
+
+    def forward(block: NDArray[np.float32]) -> NDArray[np.floating]:
+        try:
+            outputs = session.run(None, {takes.name: block.astype(FLOATS[takes.type])})
+        except Exception as error:  # onnxruntime raises types of its own, straight from Exception
+            check_memory(what, _first_line(error))
+            raise TaggantError(f"{what} fails on {shape} images ({_first_line(error)}); export the model again") from None
+        return choose_scores(what, outputs, classes)
+
+    return OpenModel(what, shape, forward)
+
+
+def _session(path: Path, what: str) -> Any:
+    """Open a session once the file is known to name no file outside of its folder and no operator outside of the list."""
+    from taggant_lightning.access.files.onnx_checks import check_model
+
+    onnx, onnxruntime = import_runtime(what)
     if not path.is_file():
         raise TaggantError(f"{what} is no file; name the ONNX file of the model")
     try:
         model = onnx.load_model(str(path), load_external_data=False)
     except Exception:  # protobuf's own error, or an OSError of a strange file
         raise TaggantError(f"{what} is no ONNX file; export the model with torch.onnx.export") from None
-    folder = path.resolve().parent
-    for location in _external(model):
-        # Recent versions of onnxruntime refuse these themselves; older ones read whatever is named.
-        if not (folder / location).resolve().is_relative_to(folder):
-            raise TaggantError(f"{what} reads its weights from {location!r}, outside of its folder; put them beside the file")
+    check_model(what, model, path.resolve().parent)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = _threads()
     options.inter_op_num_threads = 1
@@ -96,6 +125,7 @@ def _open(path: Path) -> Any:
     try:
         session = onnxruntime.InferenceSession(str(path.resolve()), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises types of its own, straight from Exception
+        check_memory(what, _first_line(error))
         raise TaggantError(f"{what} cannot be loaded ({_first_line(error)}); export the model again") from None
     inputs = session.get_inputs()
     if len(inputs) != 1:
@@ -108,27 +138,10 @@ def _open(path: Path) -> Any:
     return session
 
 
-def _shape(session: Any) -> InputShape:
-    return InputShape(*(d if isinstance(d, int) and d > 0 else None for d in session.get_inputs()[0].shape))
-
-
 def _threads() -> int:
     """Return the threads that OMP_NUM_THREADS allows, as it does torch's; 0 leaves the choice to onnxruntime."""
     said = os.environ.get("OMP_NUM_THREADS", "")
     return int(said) if said.isdigit() else 0
-
-
-def _external(message: Any) -> Iterator[str]:
-    """Yield the files that any tensor in a protobuf message names, subgraphs and functions included."""
-    if message.DESCRIPTOR.name == "TensorProto":
-        yield from (entry.value for entry in message.external_data if entry.key == "location")
-        return
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        for inner in [value] if hasattr(value, "DESCRIPTOR") else value:
-            if hasattr(inner, "ListFields"):
-                yield from _external(inner)
 
 
 def _first_line(error: Exception) -> str:

@@ -19,7 +19,9 @@ from torch import Tensor
 
 from taggant_lightning.access.files.archive import Archive
 from taggant_lightning.access.files.inputs import InputShape
+from taggant_lightning.access.files.operators import in_training, is_allowed, not_allowed
 from taggant_lightning.access.files.program_weights import DTYPES, read_tensors
+from taggant_lightning.access.files.training import check_program_node
 from taggant_lightning.errors import TaggantError
 
 MODEL = re.compile(r"models/([\w-]+)\.json")
@@ -40,12 +42,9 @@ NUMBERS: dict[str, Callable[..., Any]] = {
 GRAD_MODE = "torch.ops.higher_order.wrap_with_set_grad_enabled"  # what a torch.no_grad() within the model becomes
 # Checks that the exporter adds; without them a wrong shape still fails in the operator that meets it.
 CHECKS = {"sym_constrain_range", "sym_constrain_range_for_size", "_assert_scalar", "_assert_tensor_metadata", "_assert_async"}
-# Operators whose names begin with _ are internal, and many trust their caller not to read beyond a tensor's end. These do not.
-INTERNAL = {
-    "_adaptive_avg_pool2d", "_convolution", "_local_scalar_dense", "_log_softmax", "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training", "_scaled_dot_product_flash_attention_for_cpu", "_softmax", "_to_copy",
-    "_unsafe_index", "_unsafe_view", "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "_weight_norm",
-}  # fmt: skip
+ATEN = "torch.ops.aten."
+# They read running statistics without looking at their number, which is looked at here (`_check_statistics`).
+BATCH_NORM = {"native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training"}
 # Text that an operator may be given. from_file and save, which touch files, take a `filename`.
 TEXTS = {"approximate", "equation", "indexing", "mode", "norm", "ord", "padding", "reduce", "rounding_mode"}
 FOREIGN = ("Storage", "Stream", "Generator", "ScriptObject", "__torch__")
@@ -77,6 +76,9 @@ class Program:
             self._operators: dict[str, Callable[..., Any] | None] = {}
             self._check(self._graph)
             outputs = module["signature"]["output_specs"]
+            mutated = [value for kind, value in map(_only, outputs) if kind == "buffer_mutation"]
+            if mutated:
+                raise in_training(self._what, f"it changes its own {mutated[0]['buffer_name']!s:.60} while it answers")
             self._own = [place for place, spec in enumerate(outputs) if _only(spec)[0] in ("user_output", "loss_output")]
             self._bind_inputs(module["signature"]["input_specs"], tensors)
         except TaggantError:
@@ -90,21 +92,25 @@ class Program:
             target = str(node["target"])
             if target == GRAD_MODE:
                 self._check(_only(node["inputs"][1]["arg"])[1]["graph"])
-            elif target not in self._operators:
+                continue
+            if target.startswith(ATEN):
+                name = target.removeprefix(ATEN).partition(".")[0]
+                check_program_node(self._what, name, [(a["name"], a["arg"]) for a in node["inputs"]])
+            if target not in self._operators:
                 self._operators[target] = self._operator(target)
 
     def _operator(self, target: str) -> Callable[..., Any] | None:
         if target in NUMBERS:
             return NUMBERS[target]
-        refusal = f"{self._what} needs {target!r:.80}, which is not run from a file; write the model as ONNX"
+        refusal = not_allowed(self._what, f"{target!r:.80}")
         match = re.fullmatch(r"torch\.ops\.aten\.([a-zA-Z_]\w*)\.([a-zA-Z]\w*)", target)
         if match is None:
-            raise TaggantError(refusal)
+            raise refusal
         name, overload = match.groups()
         if name in CHECKS:
             return None
-        if name.startswith("_") and name not in INTERNAL:
-            raise TaggantError(refusal)
+        if not is_allowed(name) and name not in BATCH_NORM:
+            raise refusal
         packet = getattr(torch.ops.aten, name, None)
         found = getattr(packet, overload, None) if isinstance(packet, torch._ops.OpOverloadPacket) else None
         if not isinstance(found, torch._ops.OpOverload):
@@ -114,7 +120,7 @@ class Program:
         for argument in found._schema.arguments:
             kind = str(argument.type)
             if ("str" in kind and argument.name not in TEXTS) or any(word in kind for word in FOREIGN):
-                raise TaggantError(refusal)
+                raise refusal
         return found
 
     def _bind_inputs(self, specs: list[dict[str, Any]], tensors: Mapping[str, Tensor]) -> None:
@@ -187,11 +193,24 @@ def _call(function: Callable[..., Any], arguments: list[tuple[str, Any]]) -> Any
     if not isinstance(function, torch._ops.OpOverload):
         return function(*(value for _, value in arguments))
     given, positional = dict(arguments), []
+    if function._schema.name.removeprefix("aten::") in BATCH_NORM:
+        _check_statistics(given)
     for argument in function._schema.arguments:
         if argument.kwarg_only or argument.name not in given:
             break
         positional.append(given.pop(argument.name))
     return function(*positional, **given)
+
+
+def _check_statistics(given: dict[str, Any]) -> None:
+    """Refuse weights and running statistics of another number than there are channels."""
+    wrong = [
+        name
+        for name, value in given.items()
+        if name != "input" and isinstance(value, Tensor) and value.shape != given["input"].shape[1:2]
+    ]
+    if wrong:
+        raise TypeError(f"batch norm of {given['input'].shape[1]} channels has {wrong[0]} of another length")
 
 
 def _bind(outputs: list[dict[str, Any]], result: Any, values: dict[str, Any]) -> None:

@@ -17,10 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from taggant_lightning.access.files.archive import Archive
+from taggant_lightning.access.files.inputs import InputShape
+from taggant_lightning.access.files.opened import check_memory
+from taggant_lightning.access.files.operators import PRIM, SCRIPT_ATEN, draws_at_random, is_allowed, not_allowed
+from taggant_lightning.access.files.training import check_script_graph
 from taggant_lightning.errors import TaggantError
 
 KEPT = re.compile(r"code/.*\.py|(data|constants)\.pkl|(data|constants)/\d+|version|byteorder|\.data/\w+", re.ASCII)
-FILES = {"save", "from_file"}
 FORBIDDEN = re.compile(r"(?<!\w)(save|from_file|classes|__setstate__)(?!\w)")
 # What may stay of `ops` and `getattr` once their harmless uses are taken away: nothing.
 HARMLESS_OPS = re.compile(r"(?<!\w)ops\.(prim|aten)\.\w+")
@@ -29,25 +32,19 @@ LEFT = re.compile(r"(?<!\w)(ops|getattr)(?!\w)")
 # Escapes that spell no letter, so that a name in a text cannot be written otherwise.
 ESCAPE = re.compile(r"\\[^nrt\"'\\]")
 CLASSES = re.compile(rb"torch[.\n]classes")
-PRIM = {
-    "Constant", "GetAttr", "If", "Loop", "ListConstruct", "ListUnpack", "TupleConstruct", "TupleUnpack", "TupleIndex",
-    "TupleSlice", "DictConstruct", "NumToTensor", "ImplicitTensorToNum", "RaiseException", "Uninitialized", "unchecked_cast",
-    "unchecked_unwrap_optional", "isinstance", "min", "max", "abs", "data", "device", "dtype", "layout", "shape", "is_cuda",
-    "requires_grad", "StringIndex", "ceil", "floor",
-}  # fmt: skip
 
 
-def load_script(archive: Archive) -> Callable[[NDArray[np.float32]], list[Any]]:
+def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.float32]], list[Any]]]:
     """Load a TorchScript file.
 
     Args:
         archive: The file.
 
     Returns:
-        A function from (n, C, H, W) float32 to the model's outputs.
+        What is known of its input, which TorchScript does not declare; and a function from (n, C, H, W) float32 to the outputs.
 
     Raises:
-        TaggantError: If the file could touch files or run something while it loads, or is damaged.
+        TaggantError: If the file could touch files, run something while it loads or never end, is in training mode, or damaged.
     """
     kept = {name: archive.read(name) for name in archive.names if KEPT.fullmatch(name)}
     for name, content in kept.items():
@@ -65,11 +62,13 @@ def load_script(archive: Archive) -> Callable[[NDArray[np.float32]], list[Any]]:
             module.eval()
             graph = module.inlined_graph
     except Exception as error:  # RuntimeError and whatever the compiler raises
+        check_memory(archive.what, _last_line(error))
         raise TaggantError(f"{archive.what} cannot be loaded ({_last_line(error)}); export the model again") from None
     _check_graph(archive.what, graph)
     inputs = list(graph.inputs())[1:]
     if len(inputs) != 1 and not (inputs and all(str(i.type()).startswith("Optional") for i in inputs[1:])):
         raise TaggantError(f"{archive.what} takes {len(inputs)} inputs; export a model that takes images and nothing else")
+    _check_mode(archive.what, module)
     floating = {p.dtype for p in module.parameters() if p.is_floating_point()}
     dtype = floating.pop() if len(floating) == 1 else torch.float32  # a model in half precision takes images in it
     method = module._c._get_method("forward")
@@ -80,7 +79,7 @@ def load_script(archive: Archive) -> Callable[[NDArray[np.float32]], list[Any]]:
             outputs = method(torch.from_numpy(images).to(dtype))
         return list(outputs) if isinstance(outputs, list | tuple) else [outputs]
 
-    return forward
+    return InputShape(declared=False, channels_last=_channels_come_last(graph)), forward
 
 
 def _check(what: str, name: str, content: bytes) -> None:
@@ -107,14 +106,61 @@ def _check(what: str, name: str, content: bytes) -> None:
 
 
 def _check_graph(what: str, graph: Any) -> None:
-    """Refuse a graph with a node that does more than compute."""
+    """Refuse a graph with a node that does more than compute, or a loop whose end depends on what it computes."""
     for node in graph.nodes():
         kind = node.kind()
         space, _, name = kind.partition("::")
-        if not (space == "prim" and name in PRIM) and not (space == "aten" and name not in {*FILES, "_print"}):
-            raise TaggantError(f"{what} needs {kind}, which is not run from a file; write the model as ONNX")
+        # What draws at random may stand in a branch for training; `check_script_graph` looks whether it is still taken.
+        aten = space == "aten" and (is_allowed(name) or name in SCRIPT_ATEN or draws_at_random(name))
+        if not aten and not (space == "prim" and name in PRIM):
+            raise not_allowed(what, kind)
+        if kind == "prim::Loop" and _is_while(node):
+            raise not_allowed(what, "a while loop, which may never end")
         for block in node.blocks():
             _check_graph(what, block)
+
+
+def _is_while(loop: Any) -> bool:
+    """Return whether a loop goes on for as long as something holds, and not over a number or a list."""
+    _, condition = list(loop.inputs())[:2]
+    (body,) = loop.blocks()
+    return not (condition.toIValue() is True and next(iter(body.outputs())).toIValue() is True)
+
+
+def _check_mode(what: str, module: Any) -> None:
+    """Refuse a module in which dropout or batch statistics are left once its evaluation mode is folded in."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as above
+            folded = torch.jit.freeze(module, optimize_numerics=False).graph
+    except Exception:  # not every module can be folded; asking twice finds what is left
+        return
+    check_script_graph(what, folded)
+
+
+def _channels_come_last(graph: Any) -> bool:
+    """Return whether the first thing that a graph does to its images is to move their last dimension to the channels' place."""
+    users = [use.user for use in list(graph.inputs())[1].uses() if use.user.kind() != "aten::size"]
+    return bool(users) and all(_moves_last_to_second(user) for user in users)
+
+
+def _constant(value: Any) -> Any:
+    """Return a constant, or a list of constants; None for what is computed."""
+    node = value.node()
+    return [inner.toIValue() for inner in node.inputs()] if node.kind() == "prim::ListConstruct" else value.toIValue()
+
+
+def _moves_last_to_second(node: Any) -> bool:
+    values = [_constant(value) for value in list(node.inputs())[1:]]
+    kind = node.kind()
+    if kind == "aten::permute":
+        return isinstance(values[0], list) and len(values[0]) == 4 and values[0][1] in (3, -1)
+    if kind in ("aten::transpose", "aten::swapaxes", "aten::swapdims"):
+        return all(isinstance(value, int) for value in values) and {value % 4 for value in values} == {1, 3}
+    if kind in ("aten::movedim", "aten::moveaxis"):
+        ends = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in values]
+        return all(isinstance(end, int) for end in ends) and [end % 4 for end in ends] == [3, 1]
+    return False
 
 
 def _last_line(error: Exception) -> str:
