@@ -12,6 +12,7 @@ from typing import Any
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.bounded_json import bounded_json
 from taggant_lightning.access.labels import LabelTable
+from taggant_lightning.access.parquet_file import read_parquet
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_atomic
 from taggant_lightning.outside import shown
@@ -22,7 +23,6 @@ FORMATS = ".csv (query,labels and, if you like, scores), .jsonl or .parquet"
 IMAGE = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?)", re.IGNORECASE)
 WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
 LARGEST = 256 * 2**20  # bytes of a file: whole rankings with scores of a thousand classes for five thousand queries
-VALUES, PIECE = 50_000_000, 64  # values in a parquet file, and rows unpacked at a time
 LONGEST_LABEL = 1_000  # characters; a longer one is the name of no class
 
 
@@ -278,25 +278,9 @@ def _jsonl(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parquet(path: Path, what: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise TaggantError(f"{what} needs pyarrow; run pip install 'taggant-lightning[parquet]', or write .csv") from None
-    try:
-        with parquet.ParquetFile(str(path)) as file:
-            _check_columns(list(file.schema_arrow.names), what)
-            groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-            values = sum(group.column(i).num_values for group in groups for i in range(group.num_columns))
-            if values > VALUES or sum(group.total_byte_size for group in groups) > LARGEST:  # a small file may unpack to much
-                raise TaggantError(f"{what} unpacks to more than is read; write the first places of each answer only")
-            # In small batches: a text that a million rows share takes a few bytes in the file only.
-            batches = file.iter_batches(batch_size=PIECE)
-            yield from enumerate((record for batch in batches for record in batch.to_pylist()), start=1)
-    except TaggantError:
-        raise
-    except (ArrowException, OSError, ValueError, OverflowError, NotImplementedError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise TaggantError(f"{what} is no parquet file ({shown(lines[0], 200)}); write it again, or .csv") from None
+    rows = read_parquet(path, what)
+    _check_columns(next(rows, []), what)
+    yield from enumerate(rows, start=1)
 
 
 def _check_columns(names: Sequence[str], what: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taggant_lightning.access import predictions
+from taggant_lightning.access import parquet_file, predictions
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
 from taggant_lightning.access.predictions import (
@@ -64,12 +64,23 @@ def test_what_is_written_is_read(rankings: list[tuple[int, ...] | None], named: 
     assert answers_of(read_predictions(path), names, LabelTable.same(5)) == answers
 
 
-@given(records=st.lists(st.dictionaries(LABELS, st.sampled_from([-1.5, 0.0, 0.25, 1e30]), max_size=6), min_size=1, max_size=5))
+RECORD = st.dictionaries(LABELS, st.sampled_from([-1.5, 0.0, 0.25, 1e30]), max_size=6)
+
+
+@given(records=st.lists(RECORD, min_size=1, max_size=5))
 @settings(max_examples=50, deadline=None)
 def test_every_format_says_the_same(records: list[dict[str, float]], tmp_path_factory: Any) -> None:
-    folder = tmp_path_factory.mktemp("p")
+    formats_agree(records, tmp_path_factory.mktemp("p"), [".csv", ".jsonl"])
+
+
+@given(records=st.lists(RECORD, min_size=20, max_size=60))
+@settings(max_examples=2, deadline=None)  # a parquet file is read by a process of its own, which takes a second to start
+def test_parquet_says_the_same(records: list[dict[str, float]], tmp_path_factory: Any) -> None:
+    formats_agree(records, tmp_path_factory.mktemp("p"), [".jsonl", *([".parquet"] if find_spec("pyarrow") else [])])
+
+
+def formats_agree(records: list[dict[str, float]], folder: Path, suffixes: list[str]) -> None:
     rows = [{"query": str(i), "labels": list(r), "scores": list(r.values())} for i, r in enumerate(records)]
-    suffixes = [".csv", ".jsonl", *([".parquet"] if find_spec("pyarrow") else [])]
     read = [read_predictions(write(folder / f"p{suffix}", rows)) for suffix in suffixes]
     assert all(r == read[0] for r in read)
     for i, record in enumerate(records):
@@ -162,7 +173,7 @@ def test_rows_that_cannot_be_read_are_misses(tmp_path: Path) -> None:
 def test_what_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "p.parquet", [{"query": "0", "labels": ["1"] * 5_000}])
     assert read_predictions(path)["0"].labels == ("1",) * 5_000
-    monkeypatch.setattr(predictions, "VALUES", 1_000)
+    monkeypatch.setattr(parquet_file, "VALUES", 1_000)
     with pytest.raises(TaggantError, match="unpacks to more than is read"):
         read_predictions(path)
     monkeypatch.setattr(predictions, "LARGEST", 10)
