@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.access.labels import LabelTable
-from taggant_lightning.commands.given import MAP, parse_batches, read_map, source_of
+from taggant_lightning.commands.given import MAP, numbers_of, parse_batches, read_map, source_of
 from taggant_lightning.commands.run_directory import default_directory
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
@@ -260,22 +260,6 @@ def _from_file(arguments: argparse.Namespace, way: str, keys: KeySet, batches: S
     missed = {"the file failed, or gave another number of scores or one that is no number": failed} if failed else {}
     unlisted = table.unlisted(a.labels for a in asked.answers) if table.where is not None else (0, "")
     return Said(answers, {"file_sha256": digest, **_found(missed, asked.checks)}, _notes(missed, unlisted, table))
-
-
-def numbers_of(text: str | None, name: str) -> list[float] | None:
-    """Read numbers with commas; None for None.
-
-    Raises:
-        TaggantError: If a part is no number.
-    """
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise TaggantError(
-            f"{name}={text!r} must be numbers with commas, one a channel, for instance 0.485,0.456,0.406"
-        ) from None
 
 
 def _service(arguments: argparse.Namespace) -> "Service":

@@ -45,6 +45,22 @@ def parse_batches(text: str | None) -> list[int] | None:
         raise TaggantError(f"batches={text!r} must be whole numbers with commas, for instance 0,1") from None
 
 
+def numbers_of(text: str | None, name: str) -> list[float] | None:
+    """Read numbers with commas; None for None.
+
+    Raises:
+        TaggantError: If a part is no number.
+    """
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise TaggantError(
+            f"{name}={text!r} must be numbers with commas, one a channel, for instance 0.485,0.456,0.406"
+        ) from None
+
+
 def source_of(keys: KeySet, folder: str | None) -> NDArray[np.uint8] | None:
     """Return the images that real keys were chosen from; None for noise keys.
 

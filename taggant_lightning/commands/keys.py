@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.commands.asking_again import add_options
 from taggant_lightning.commands.given import MAP, parse_batches, parse_shape, read_images, read_secret, source_of, write_map
 from taggant_lightning.commands.promises import promised_header
 from taggant_lightning.commands.verification import verify
@@ -70,6 +71,7 @@ def parser_of_keys() -> argparse.ArgumentParser:
         "--head", action="append", metavar="HEX", help="a head of the ledger that was published; repeat for each"
     )
     claim.add_argument("--level", type=float, default=1e-3, metavar="P", help="largest corrected p that holds (%(default)g)")
+    add_options(verify.add_argument_group("to ask the model of a claim again, with the settings that its record names"))
     export = actions.add_parser(
         "export-queries",
         help="write the keys as PNG files among decoys, for a model that must be asked by hand",

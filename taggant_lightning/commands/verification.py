@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.answers import read_answers
+from taggant_lightning.commands.asking_again import ask_again
 from taggant_lightning.commands.given import read_secret, source_of
 from taggant_lightning.errors import TaggantError, Unasked
 from taggant_lightning.evidence.ledger import FILE, read_entries
@@ -75,11 +76,13 @@ def _claim(arguments: argparse.Namespace, revealed: Revealed, said: list[str], s
         raise TaggantError(f"ledger={ledger} is no file; name the ledger.jsonl of the KeySet's folder")
     if not 0 < arguments.level <= 1:
         raise TaggantError(f"level={arguments.level} must lie in (0, 1]; 0.001 is usual")
+    asked = ask_again(arguments, claim, revealed)
     manifests = [read_json(Path(path), what="manifest") for path in arguments.manifest or ()]
     heads = [*(arguments.head or ()), *(str(m["ledger_head"]) for m in manifests if m.get("ledger_head"))]
     evidence = Evidence(
         claim_sha256=sha256_file(Path(arguments.claim)),
         source_checked=source_checked,
+        asked=asked,
         answers=None if arguments.answers is None else _answers(Path(arguments.answers)),
         manifests=manifests,
         promised=None if arguments.promised is None else date(arguments.promised, "promised"),

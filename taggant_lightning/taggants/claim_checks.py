@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -130,7 +131,7 @@ def check_number(claim: Detection, keys: Revealed, evidence: Evidence) -> Findin
     return Finding("number", True, said, word=word)
 
 
-def computed(claim: Detection, keys: Revealed, rankings: Rankings) -> tuple[list[Answer], float, dict[str, object]]:
+def computed(claim: Detection, keys: Revealed, rankings: Rankings) -> tuple[list[Answer], float, dict[str, Any]]:
     """Run the KeySet's test on rankings.
 
     Returns:
@@ -168,8 +169,8 @@ def check_asked(claim: Detection, keys: Revealed, evidence: Evidence) -> tuple[F
         _, log10_p, details = computed(claim, keys, own.answers)
     except TaggantError as error:
         return Finding("asked again", False, str(error)), stated
-    places = places_of(keys.header)
-    differ = None if evidence.answers is None else _different(own.answers, evidence.answers, places)
+    places, looked_at = places_of(keys.header), own.answers[: int(details["num_keys"])]
+    differ = None if evidence.answers is None else _different(looked_at, evidence.answers, places)
     said = f"asked again the model hits {details['hits']} of {details['num_keys']} keys, log10 p {log10_p:.4f}"
     if differ:
         said += f"; {differ} answers differ from those that the claimant shows, and the weaker number counts"

@@ -98,6 +98,37 @@ def test_dates(handed: Path, dates: dict[str, str | None], message: str, capsys:
     assert re.search(message, capsys.readouterr().err)
 
 
+def answers_file(folder: Path, shift: int) -> str:
+    """Answers that a verifier collected herself: the key's label, or, shifted, another class."""
+    keys = KeySet.load(folder.parent / "keys")
+    rows = "".join(f"{i},{(int(label) + shift) % 10}\n" for i, label in enumerate(keys.labels))
+    (folder / "own.csv").write_text(f"query,labels\n{rows}")
+    return str(folder / "own.csv")
+
+
+def test_asking_again(handed: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fabricated answers end where the verifier asks; a true claim then verifies, with the weaker of both numbers."""
+    assert verify(handed, "--ask", "--predictions", answers_file(handed, 0)) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("the claim verifies, the model asked again: corrected log10 p = -7.96")
+    assert "asked again the model hits 12 of 12 keys" in out
+    assert "2 answers differ from those that the claimant shows, and the weaker number counts" in out
+    assert "- that these are the model's answers" not in out
+    assert verify(handed, "--ask", "--predictions", answers_file(handed, 3)) == 2
+    printed = capsys.readouterr()
+    assert printed.out.startswith("the claim FAILS: significance")
+    assert "asked again the model hits 0 of 12 keys" in printed.out
+    for more, message in (
+        (["--predictions", "x"], "--predictions says how to ask the model again; add --ask"),
+        (["--ask"], "--ask: none of them is given; write exactly one of --onnx"),
+        (["--ask", "--url", "http://x", "--onnx", "x"], "--onnx and --url is given"),
+        (["--ask", "--onnx", "none.onnx"], "onnx=none.onnx is no file"),
+        (["--ask", "--onnx", "x", "--labels", answers_file(handed, 0)], "is no label table"),
+    ):
+        assert verify(handed, *more) == 2
+        assert message in capsys.readouterr().err
+
+
 def change(path: Path, **values: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 

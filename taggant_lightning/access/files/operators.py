@@ -16,8 +16,8 @@ def _names(text: str) -> frozenset[str]:
 # Operators of ATen, of any overload; a name that ends in _ is the same operator in place.
 ATEN = _names("""
     abs acos adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add addbmm addcdiv addcmul addmm
-    alias all alpha_dropout amax amin any arange argmax argmin argsort as_strided asin atan atan2 atleast_1d atleast_2d avg_pool1d
-    avg_pool2d avg_pool3d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bmm broadcast_to cat ceil celu chunk clamp
+    alias all alpha_dropout amax amin any arange argmax argmin argsort as_strided asin atan atan2 atleast_1d atleast_2d
+    avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bmm broadcast_to cat ceil celu chunk clamp
     clamp_max clamp_min clone col2im concat concatenate constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose2d
     convolution copy cos cosine_similarity cross cummax cumsum detach detach_copy diagonal dim div divide dot dropout einsum
     elu embedding empty empty_like eq erf exp expand expand_as expm1 eye feature_dropout fill flatten flip floor
