@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 
 from taggant_lightning.data.pictures import CHANGES, Header, PictureError, header_of, one_line
 from taggant_lightning.data.sources.encoded import Mode
-from taggant_lightning.data.sources.listing import Found, Listing, shown
+from taggant_lightning.data.sources.listing import Found, Listing, plain, shown
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, sha256_hex
 from taggant_lightning.parallel import cores
@@ -48,6 +48,13 @@ def survey(listings: Sequence[Listing], openers: Sequence[Opener], where: Path) 
     refused = [_within(listing, where) + name for listing in listings for name in listing.refused]
     if refused:
         raise _refusal(where, refused)
+    for listing in listings:
+        within = sorted({f.parts[1] for f in listing.found if len(f.parts) > 2})
+        if len(listing.classes) == 1 and len(within) > 1 and all(len(f.parts) > 2 for f in listing.found):
+            raise TaggantError(
+                f"{listing.where} holds one folder, {plain(listing.classes[0])}, with all pictures in folders below it "
+                f"({shown(within)}), which may be the classes; move these up, or put the pictures into the one folder itself"
+            )
     facts = [[["/".join(f.parts), f.check, f.stamp] for f in [*one.found, *one.outside]] for one in listings]
     digest = sha256_hex(canonical_json([str(where), facts]))
     if digest not in _known:
