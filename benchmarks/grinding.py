@@ -10,6 +10,7 @@ and labels chosen outright, against clean models of other seeds.
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import tempfile
@@ -43,7 +44,7 @@ NUM_KEYS, NUM_CLASSES, TOP_K, SIZE, BLOCK, MODEL = 10, 100, 10, 16, 400, "small_
 
 def secret_of(number: int) -> bytes:
     """Return one of the attacker's secrets."""
-    return f"grinding {number:023d}".encode()
+    return hashlib.sha256(f"grinding {number}".encode()).digest()  # one that was typed would be refused
 
 
 def draw(number: int) -> KeySet:

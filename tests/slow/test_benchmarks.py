@@ -62,6 +62,18 @@ def test_grinding_quickly(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_forgery_quickly(tmp_path: Path) -> None:
+    """No attack verifies, and the corrected p-values of the freest claimant are valid in a few worlds."""
+    run("forgery.py", "--worlds", "60", "--json", str(tmp_path / "f.json"))
+    found = json.loads((tmp_path / "f.json").read_text())
+    assert len(found["attacks"]) == 10
+    assert not any(row["verification"] == "verifies" for row in found["attacks"])
+    asked = [row["verification"] for row in found["attacks"] if "the verifier asks" in row["attack"]]
+    assert asked == ["does not verify: significance"] * 2
+    assert all(row["log10_p_of_excess"] > -3 for row in found["freest"])
+
+
+@pytest.mark.slow
 def test_power_from_stored_ranks(tmp_path: Path) -> None:
     ranks = BENCHMARKS.parent / "experiments" / "power" / "ranks.json"
     run("power.py", "--from", str(ranks), "--draws", "5", "--json", str(tmp_path / "p.json"))

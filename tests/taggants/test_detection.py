@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeyDetection, KeySet
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.ledger import Ledger, uses
 from taggant_lightning.evidence.record import MEANING, Detection
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.taggants.detection import ask, ask_share, key_images
@@ -140,6 +141,40 @@ def test_verdict_records_and_last_line(
     assert {"versions", "seeds", "commit", "hardware"} <= set(public["provenance"])
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last.startswith(f"taggant: run={tmp_path / 'run'} hits={d['hits']}/5 top_k=1 rate=0.333333 log10_p=")
+
+
+def test_every_look_is_entered_before_it_is_shown(keys: KeySet, tiny_npz: Path, tmp_path: Path) -> None:
+    """A curve of three epochs, and one validation: four looks; a training without a curve leaves none."""
+    folder = keys.save(tmp_path / "keys")
+    t, model = fit(tmp_path / "quiet", tiny_npz, KeyDetection(str(folder)))
+    assert "keys/hits" not in t.callback_metrics
+    assert not (folder / "ledger.jsonl").exists()
+    t, model = fit(tmp_path / "run", tiny_npz, KeyDetection(str(folder), curve=True))
+    t.validate(model, datamodule=ImageDataModule("npz", str(tiny_npz)), verbose=False)
+    assert "keys/log10_p" in t.callback_metrics
+    found = uses(Ledger(folder, keys.commitment).entries())
+    assert [(use.look, use.suspect, use.log10_p) for use in found] == [(True, "run", 0.0)] * 4
+    (tmp_path / "not here").mkdir()
+    (folder / "ledger.jsonl").unlink()
+    (folder / "ledger.jsonl").mkdir()  # it cannot be written: nothing is shown
+    with pytest.raises(TaggantError, match="cannot be written"):
+        t.validate(model, datamodule=ImageDataModule("npz", str(tiny_npz)), verbose=False)
+
+
+@pytest.mark.parametrize("curve", [True, False])
+def test_a_smoke_test_leaves_no_trace(keys: KeySet, tiny_npz: Path, tmp_path: Path, curve: bool) -> None:
+    folder = keys.save(tmp_path / "keys")
+    data = ImageDataModule("npz", str(tiny_npz), batch_size=16)
+    model = ImageClassifier("small_mlp", num_classes=3, image_size=6)
+    for verb in ("fit", "validate", "test"):
+        detection = KeyDetection(str(folder), curve=curve)
+        t = pl.Trainer(accelerator="cpu", devices=1, fast_dev_run=True, logger=False, callbacks=[detection],
+                       enable_progress_bar=False, default_root_dir=tmp_path / "run")  # fmt: skip
+        getattr(t, verb)(model, datamodule=data)
+        assert detection.detection is None
+        assert not any(name.startswith(("keys/", "test/keys/")) for name in t.callback_metrics)
+    assert not (folder / "ledger.jsonl").exists()
+    assert not (tmp_path / "run" / "detection.json").exists()
 
 
 @pytest.mark.parametrize(
