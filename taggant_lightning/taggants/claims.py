@@ -18,6 +18,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Use, uses
 from taggant_lightning.evidence.ledger import revealed as revealed_batches
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
+from taggant_lightning.outside import shown
 from taggant_lightning.statistics.multiple import holm_log10_p
 from taggant_lightning.taggants.beacon import promise_of
 from taggant_lightning.taggants.hits import incomplete, key_ranks
@@ -202,7 +203,7 @@ def _choice(keys: Revealed, evidence: Evidence) -> Finding:
     if not order.holds:
         return order
     said = (
-        f"{order.sentence}; check that {beacon['source']} is {beacon['value']}, and that the claimant published this promise "
+        f"{order.sentence}; check that {shown(beacon['source'])} is {beacon['value']}, and that the claimant published this promise "
         "and no other, where all of hers would be seen"
     )
     return Finding(order.name, True, said)
@@ -223,7 +224,9 @@ def _images(keys: Revealed, evidence: Evidence) -> Finding:
 def _labels(claim: Detection, entry: dict[str, Any]) -> Finding:
     table, entered = claim.provenance.get("labels"), entry.get("labels")
     if table != entered:
-        return Finding("labels", False, f"the claim's label table is {table}, and the ledger has entered {entered}")
+        return Finding(
+            "labels", False, f"the claim's label table is {shown(table)}, and the ledger has entered {shown(entered)}"
+        )
     if table is None:
         return Finding("labels", True, "the model numbers its classes as the owner does")
     # A service's answers come after the entry but for the first; other answers were there before it.
