@@ -42,7 +42,7 @@ def sum_of_many(mass: NDArray[np.float64], trials: int, *, whole: bool = False) 
 
 def _even_length(least: int) -> int:
     """Return the smallest even number of factors 2, 3 and 5 from `least` on, which transforms are quick for."""
-    best = 2 ** max(1, (least - 1).bit_length())
+    best: int = 1 << max(1, (least - 1).bit_length())
     five = 1
     while five < best:
         three = five

@@ -203,8 +203,8 @@ def _choice(keys: Revealed, evidence: Evidence) -> Finding:
     if not order.holds:
         return order
     said = (
-        f"{order.sentence}; check that {shown(beacon['source'])} is {beacon['value']}, and that the claimant published this promise "
-        "and no other, where all of hers would be seen"
+        f"{order.sentence}; check that {shown(beacon['source'])} is {beacon['value']}, and that the claimant published this "
+        "promise and no other, where all of hers would be seen"
     )
     return Finding(order.name, True, said)
 

@@ -1,6 +1,7 @@
 """Every reader of a record that strangers hand over, against bent ones: a sentence or a result, soon, in little memory."""
 
 import contextlib
+import functools
 import json
 import resource
 import shutil
@@ -24,12 +25,13 @@ from taggant_lightning.files import canonical_json, read_yaml, sha256_hex
 from taggant_lightning.reporting.results_file import read_results
 from taggant_lightning.reporting.table import table_of
 from taggant_lightning.reporting.table_formats import STYLES, formatted
+from tests.fuzz import hostile
 from tests.fuzz.hostile import bent
 
 SECONDS = 5
 MEMORY = 2**30  # bytes that a reader may add
 HOSTILE = settings(
-    max_examples=60, deadline=None, derandomize=True, database=None,
+    max_examples=40, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
 DATES = ["--promised", "2026-11-01", "--beacon", "2026-11-02", "--committed", "2026-11-03", "--released", "2026-11-10"]
@@ -99,9 +101,43 @@ def stored(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures take most of a page's time."""
+    from taggant_lightning.reporting import evidence_figures
+
+    blank = evidence_figures.Picture(b"", b"", "")
+    monkeypatch.setattr(evidence_figures, "null_figure", lambda *_: blank)
+    monkeypatch.setattr(evidence_figures, "fresh_figure", lambda *_: blank)
+
+
 RUNS = ("run", "run-rank_score", "run-sequential_top_k")
 
 
+# What was tried by hand before: entry, value, and whether the page can be made of it all the same.
+BENT = [
+    ("provenance.versions", [], False), ("details.incomplete", "", False), ("details.refused", "x", False),
+    ("details.keys_in_batches", [], False), ("details.top_k", 10**400, False), ("provenance.python", "\ud800", True),
+    ("details.num_keys", 2**64, False), ("details.num_keys", 200_000, False), ("details.num_keys", 99_999, False),
+    ("commitment", hostile.ESC, False), ("provenance.suspect", hostile.ESC, True), ("provenance.hardware", "\u202e\n", True),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("run", RUNS[:2])
+@pytest.mark.parametrize(("entry", "value", "fits"), BENT)
+def test_a_bent_entry(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, entry: str, value: Any, fits: bool
+) -> None:
+    record = stored(made / run / "detection.json")
+    *path, last = entry.split(".")
+    functools.reduce(lambda holder, name: holder[name], path, record)[last] = value
+    (tmp_path / "detection.json").write_text(json.dumps(record))
+    command(capsys, ["report", f"{tmp_path}/detection.json", "--out", f"{tmp_path}/page"])
+    assert (tmp_path / "page").exists() == fits
+
+
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("run", RUNS)
 @settings(HOSTILE, max_examples=25)
 @given(data=st.data())
@@ -150,7 +186,8 @@ def test_a_ledger(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     command(capsys, ["keys", "verify", f"{made}/keys", *claim])
 
 
-@HOSTILE
+@pytest.mark.usefixtures("undrawn")
+@settings(HOSTILE, max_examples=30)
 @given(data=st.data())
 def test_a_reveal_and_a_manifest(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], data: st.DataObject) -> None:
     good = {"commitment": stored(made / "keys" / "keyset.json")["commitment"], "statement": "b", "hashes": "0" * 64}
