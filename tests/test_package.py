@@ -67,6 +67,17 @@ def test_imports_point_one_way() -> None:
     assert not wrong
 
 
+def test_what_is_printed_passes_through_one_function() -> None:
+    """Whose lines are all the program's own may print; every other line could carry a stranger's text to a terminal."""
+    own = {"outside/text.py", "cli.py", "commands/plan.py", "commands/demo.py", "commands/resolved.py", "taggants/progress.py"}
+    found = set()
+    for path in ROOT.rglob("*.py"):
+        calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        if any(isinstance(call, ast.Name) and call.id == "print" for call in calls):
+            found.add(str(path.relative_to(ROOT)))
+    assert found <= own
+
+
 def test_no_assert_and_no_pickle_in_the_package() -> None:
     for path in ROOT.rglob("*.py"):
         tree = ast.parse(path.read_text())

@@ -16,12 +16,12 @@ from taggant_lightning.outside.documents import parse_json, read_bounded
 from taggant_lightning.outside.fields import each, fields, number, text
 from taggant_lightning.statistics.binomial import binomial_log10_p
 from taggant_lightning.statistics.rank_score import rank_score_log10_p, rank_scores
-from taggant_lightning.taggants.limits import check_limits
 from taggant_lightning.taggants.moments import date
 from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, check_test, evaluate
 
 VALIDITIES = ("exact", "conservative", "empirical")
 _ROWS = each(fields({"p": number(0, 1), "name": text(200), "kind": text(200)}, more=text(200)), 10_000)
+MOST_SUMS = 2**24  # of a rank test: the figure of its exact null has a place for each
 SECRET = Path("secret") / "detection.secret.json"
 
 
@@ -193,7 +193,8 @@ def _check(path: Path, record: Detection, ranks: list[int] | None) -> None:
         whole = whole and len(bytes.fromhex(record.commitment)) == 32
         whole = whole and bool(d["batches"]) and all(type(batch) is int for batch in d["batches"])
         check_test(d["test"], d["num_classes"])
-        check_limits(d["num_keys"], d["num_classes"], (1, 1, 1), d["test"]["name"])
+        if d["test"]["name"] == RANK_SCORE and d["num_keys"] * float(rank_scores(d["num_classes"])[0]) > MOST_SUMS:
+            raise TaggantError(f"the null of {d['num_keys']} keys and {d['num_classes']} classes is too large to draw")
         number = _recomputed(d, ranks)
         if number is None:
             number = min(0.0, math.log10(d.get("choices", 1)) - float(d["largest_log10_stake"]))

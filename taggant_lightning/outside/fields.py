@@ -135,7 +135,7 @@ def anything(values: int = 2_000, depth: int = 6) -> Rule:
 
     def check(value: Any, name: str) -> None:
         left, level = values, [value]
-        for _ in range(depth):
+        for _ in range(depth + 1):
             inner: list[Any] = []
             for content in level:
                 members: Sequence[Any] = ()

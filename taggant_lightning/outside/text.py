@@ -1,5 +1,6 @@
 """Texts from outside, as terminal, log, page and CSV may show them: every character visible, none that acts."""
 
+import re
 import sys
 import unicodedata
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ _INVISIBLE = frozenset(
     )
     for point in range(first, last + 1)
 )  # fmt: skip
+_SPACES = re.compile(r"[^\S\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029]{3,}")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
@@ -23,14 +25,18 @@ def shown(text: object, limit: int | None = VALUE) -> str:
     r"""Return a text as one line that does nothing to whatever shows it.
 
     Line ends, control characters (terminal sequences begin with one), marks that change the direction of writing, characters
-    without width and lone surrogates become escapes such as `\n`, `\x1b` and `\u202e`; letters of all scripts stay. It does
-    nothing to what it returned before.
+    without width and lone surrogates become escapes such as `\n`, `\x1b` and `\u202e`; letters of all scripts stay. A long row
+    of spaces, which would push what follows to the start of a terminal's line, becomes a short one. It does nothing to what it
+    returned before.
 
     Args:
         text: A text, or what `str` makes one of.
         limit: Most characters; of a longer text the middle is left out, so that a sentence keeps its end. None for all.
     """
-    whole = str(text)
+    return _harmless(_SPACES.sub("  ", str(text)), limit)
+
+
+def _harmless(whole: str, limit: int | None) -> str:
     if limit is not None and len(whole) > limit:
         end = limit // 4
         whole = whole[: limit - end - len(_CUT)] + _CUT + whole[len(whole) - end :]
@@ -63,7 +69,7 @@ def say(text: object = "", *, file: TextIO | None = None, flush: bool = False, l
         limit: As `shown` takes it.
     """
     stream = sys.stdout if file is None else file
-    line = shown(text, limit)
+    line = _harmless(str(text), limit)  # its columns stay
     encoding = getattr(stream, "encoding", None) or "utf-8"
     print(line.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=flush)
 

@@ -104,8 +104,8 @@ def _fields(column: Column) -> list[str]:
 
 def _values(column: Column, content: Cell | None) -> list[str | float | None]:
     if isinstance(content, Figure):
-        found: list[str | float | None] = [content.value, content.spread, content.count]
-        return [content.value, content.count] if column.kind == "log10" else found
+        spread = [] if column.kind == "log10" else [content.spread]
+        return [content.value, *spread, content.count]
     if isinstance(content, Count):
         return [content.measured, content.planned]
     if isinstance(content, Hits):

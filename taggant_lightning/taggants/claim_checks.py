@@ -9,6 +9,7 @@ import numpy as np
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
+from taggant_lightning.outside import shown
 from taggant_lightning.taggants.batches import admissible, choices
 from taggant_lightning.taggants.findings import Evidence, Finding, Rankings
 from taggant_lightning.taggants.hits import incomplete, key_ranks
@@ -21,7 +22,7 @@ def check_keys(claim: Detection, keys: Revealed) -> Finding:
     if claim.commitment == keys.commitment:
         return Finding("keys", True, "the claim names the commitment of the revealed keys")
     return Finding(
-        "keys", False, f"the claim names the commitment {claim.commitment}, and the revealed keys have {keys.commitment}"
+        "keys", False, f"the claim names the commitment {shown(claim.commitment)}, and the revealed keys have {keys.commitment}"
     )
 
 
@@ -66,7 +67,7 @@ def check_test(claim: Detection, keys: Revealed) -> Finding:
     fixed, used = keys.header["test"], claim.details.get("test")
     if used == fixed and claim.details.get("num_classes") == keys.header["num_classes"]:
         return Finding("test", True, f"the test is the one the commitment fixes, {fixed}")
-    return Finding("test", False, f"the commitment fixes {fixed}, and the claim uses {used}")
+    return Finding("test", False, f"the commitment fixes {fixed}, and the claim uses {shown(used)}")
 
 
 def numbers_of(claim: Detection, keys: Revealed) -> list[int] | None:
@@ -82,7 +83,9 @@ def check_batches(claim: Detection, keys: Revealed) -> Finding:
     numbers, used = numbers_of(claim, keys), claim.details.get("num_keys")
     if numbers is None:
         return Finding(
-            "batches", False, f"batches {claim.details.get('batches')} are not whole batches that a use of this KeySet may ask"
+            "batches",
+            False,
+            f"batches {shown(claim.details.get('batches'))} are not whole batches that a use of this KeySet may ask",
         )
     fits = used == len(numbers) or (keys.header["test"]["name"] == SEQUENTIAL and 0 < int(used or 0) <= len(numbers))
     if not fits:
@@ -164,7 +167,9 @@ def check_asked(claim: Detection, keys: Revealed, evidence: Evidence) -> tuple[F
     recorded = claim.provenance.get("identity") or {}
     for name, value in own.identity.items():
         if recorded.get(name) not in (None, value):
-            return Finding("asked again", False, f"{name} is {value}, and the claim is on {recorded[name]}"), stated
+            return Finding(
+                "asked again", False, f"{name} is {shown(value)}, and the claim is on {shown(recorded[name])}"
+            ), stated
     try:
         _, log10_p, details = computed(claim, keys, own.answers)
     except TaggantError as error:

@@ -9,6 +9,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Use, uses
 from taggant_lightning.evidence.ledger import revealed as revealed_batches
 from taggant_lightning.evidence.record import Detection
+from taggant_lightning.outside import shown
 from taggant_lightning.statistics.multiple import holm_log10_p
 from taggant_lightning.taggants.beacon import promise_of
 from taggant_lightning.taggants.findings import Evidence, Finding
@@ -35,7 +36,7 @@ def check_choice(keys: Revealed, evidence: Evidence) -> Finding:
     if not order.holds:
         return order
     word = (
-        f"{beacon['value']} is the value of {beacon['source']}",
+        f"{shown(beacon['value'])} is the value of {shown(beacon['source'])}",
         "this promise was the claimant's only one, published where all of hers would be seen",
     )
     return Finding(name, True, order.sentence, word=word)
@@ -56,7 +57,7 @@ def check_manifests(keys: Revealed, manifests: Sequence[dict[str, Any]]) -> Find
         return Finding("manifest", None, "no manifest of a release is given")
     different = published(manifests)
     if keys.commitment not in different:
-        said = f"the release does not name the commitment {keys.commitment}: {different or 'it names none'}"
+        said = f"the release does not name the commitment {keys.commitment}: {shown(different or 'it names none')}"
         return Finding("manifest", False, said)
     for manifest in manifests:
         if keys.commitment in published([manifest]) and (wrong := _unfit(manifest, keys.header)):
@@ -81,7 +82,7 @@ def _unfit(manifest: dict[str, Any], header: dict[str, Any]) -> str | None:
         return f"the release has {len(classes or ())} classes, and the keys were drawn for {header['num_classes']}"
     said, statement = manifest.get("statement"), header["statement"]
     if said and statement and said != statement:
-        return f"the release says that it is {said!r}, and the keys were drawn for {statement!r}"
+        return f"the release says that it is '{shown(said)}', and the keys were drawn for '{shown(statement)}'"
     return None
 
 
@@ -189,7 +190,9 @@ def _untimely(evidence: Evidence, entry: dict[str, Any]) -> str | None:
 def _labels(claim: Detection, entry: dict[str, Any]) -> Finding:
     table, entered = claim.provenance.get("labels"), entry.get("labels")
     if table != entered:
-        return Finding("labels", False, f"the claim's label table is {table}, and the ledger has entered {entered}")
+        return Finding(
+            "labels", False, f"the claim's label table is {shown(table)}, and the ledger has entered {shown(entered)}"
+        )
     if table is None:
         if entry.get("access") == "predictions":
             word = ("the labels in the answers were not renamed after looking",)
@@ -197,8 +200,8 @@ def _labels(claim: Detection, entry: dict[str, Any]) -> Finding:
         return Finding("labels", True, "no label table was used: the model numbers its classes as the owner does")
     # A service's answers come after the entry but for the first; other answers were there before it.
     when = "with the first answer" if entry.get("access") == "url" else "when the answers may have been there"
-    said = f"a label table was used (SHA-256 {table}), entered {when}; ask for it, and check that it maps by names"
-    word = (f"the label table {table[:12]}… maps classes by their names, whatever the model answers to keys",)
+    said = f"a label table was used (SHA-256 {shown(table)}), entered {when}; ask for it, and check that it maps by names"
+    word = (f"the label table {shown(table, 16)} maps classes by their names, whatever the model answers to keys",)
     return Finding("labels", True, said, note=True, word=word)
 
 
@@ -206,25 +209,28 @@ def _settings(claim: Detection, entry: dict[str, Any]) -> Finding:
     """Look at what shaped the queries: chosen after looking, it could be chosen to fit."""
     used, entered = claim.provenance.get("settings") or {}, entry.get("settings") or {}
     if used != entered:
-        return Finding("settings", False, f"the claim says {used}, and the ledger has entered {entered}")
+        return Finding("settings", False, f"the claim says {shown(used)}, and the ledger has entered {shown(entered)}")
     chosen = {name: value for name, value in used.items() if value is not None}
     if not chosen:
         return Finding("settings", True, "keys were asked as they are, without preprocessing of the claimant's choice")
-    said = f"asked with {', '.join(f'{name}={value}' for name, value in chosen.items())}"
-    return Finding("settings", True, said, note=True, word=(f"{', '.join(chosen)} are the model's own, and not chosen to fit",))
+    said = f"asked with {shown(', '.join(f'{name}={value}' for name, value in chosen.items()))}"
+    return Finding(
+        "settings", True, said, note=True, word=(f"{shown(', '.join(chosen))} are the model's own, and not chosen to fit",)
+    )
 
 
 def _identity(claim: Detection, entry: dict[str, Any]) -> Finding:
     """Look which model the record names."""
     used, entered = claim.provenance.get("identity") or {}, entry.get("identity") or {}
     if used != entered:
-        return Finding("identity", False, f"the claim is on {used}, and the ledger has entered {entered}")
+        return Finding("identity", False, f"the claim is on {shown(used)}, and the ledger has entered {shown(entered)}")
     known = {name: value for name, value in used.items() if value is not None}
-    suspect, said = claim.provenance.get("suspect"), ", ".join(f"{name}={value}" for name, value in known.items())
-    sentence = f"the claim is on {suspect!r} ({said or 'nothing identifies it'}), asked on {entry['time']}"
-    word = [f"what was asked is {suspect!r}"]
+    suspect = f"'{shown(claim.provenance.get('suspect'))}'"
+    said = shown(", ".join(f"{name}={value}" for name, value in known.items()))
+    sentence = f"the claim is on {suspect} ({said or 'nothing identifies it'}), asked on {entry['time']}"
+    word = [f"what was asked is {suspect}"]
     if entry.get("access") == "predictions":
-        who = known.get("collected_by") or "somebody whom the record does not name"
-        when = known.get("collected_on") or "a day that it does not say"
-        word = [f"{who} collected the answers from {suspect!r}, on {when}"]
+        who = shown(known.get("collected_by") or "somebody whom the record does not name")
+        when = shown(known.get("collected_on") or "a day that it does not say")
+        word = [f"{who} collected the answers from {suspect}, on {when}"]
     return Finding("identity", True, sentence, note=True, word=tuple(word))

@@ -52,7 +52,7 @@ def check_header(header: Any) -> None:
         check_test(header["test"], header["num_classes"])
     except (KeyError, TypeError, AttributeError):
         raise TaggantError(f"the header's test={shown(repr(header['test']))} is none that this program knows") from None
-    check_limits(header["num_keys"], header["num_classes"], tuple(shape), header["test"]["name"])
+    check_limits(header["num_keys"], header["num_classes"], tuple(shape))
     if is_first_version(header):
         if "beacon" in header:
             _check_beacon(header["beacon"], len(batches))

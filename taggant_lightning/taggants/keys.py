@@ -101,7 +101,7 @@ class KeySet:
             TaggantError: If an argument lies outside its range.
         """
         _check_numbers(num_keys, num_classes, shape)
-        check_limits(num_keys, num_classes, shape, test)
+        check_limits(num_keys, num_classes, shape)
         check_words(statement, None if beacon is None else beacon[1])
         primary = make_test(test, num_classes=num_classes, top_k=top_k, bet=bet, stop=stop)
         side = min(shape[1:])

@@ -4,22 +4,19 @@ import math
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record_fields import MOST_CLASSES, MOST_KEYS
-from taggant_lightning.statistics.rank_score import UNIT
 
 MOST_SIDE = 65_536
 MOST_PIXELS = 2**28  # numbers of one key image
 MOST_BYTES = 2**31  # of all key images
-MOST_RANK_STEPS = 2e10  # additions of the rank test's exact null: a minute
 
 
-def check_limits(num_keys: int, num_classes: int, shape: tuple[int, ...], test: str) -> None:
+def check_limits(num_keys: int, num_classes: int, shape: tuple[int, ...]) -> None:
     """Refuse a KeySet that is too large.
 
     Args:
         num_keys: K.
         num_classes: C.
         shape: (channels, height, width).
-        test: Name of the primary test.
 
     Raises:
         TaggantError: If a number is above its limit.
@@ -33,14 +30,3 @@ def check_limits(num_keys: int, num_classes: int, shape: tuple[int, ...], test: 
             f"shape={list(shape)} and num_keys={num_keys} make {num_keys * pixels:,} bytes of key images, and at most "
             f"{MOST_BYTES:,} are drawn, {MOST_PIXELS:,} in one image; write fewer or smaller keys"
         )
-    if test == "rank_score" and rank_steps(num_keys, num_classes) > MOST_RANK_STEPS:
-        raise TaggantError(
-            f"the exact rank test of {num_keys} keys and {num_classes} classes would take too long; write fewer keys, or "
-            "a test of hits in the top k"
-        )
-
-
-def rank_steps(num_keys: int, num_classes: int) -> float:
-    """Return about how many additions the rank test's exact null takes."""
-    highest = UNIT * math.log2(num_classes)
-    return num_keys**2 / 2 * highest * min(num_classes, highest)

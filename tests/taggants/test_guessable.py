@@ -10,7 +10,8 @@ from taggant_lightning.taggants.seeds import batch_seed
 
 OPEN = [
     bytes(32), b"\xff" * 16, bytes(range(32)), bytes(range(200, 184, -1)), b"ab" * 16, b"correct horse battery staple",
-    b"0123456789abcdef0123456789abcdef", (7).to_bytes(32, "big"), bytes(range(15)), b"", b"\x00\x01\x02\x03\xff\xfe\xfd\xfc" * 4,
+    b"0123456789abcdef0123456789abcdef", (7).to_bytes(32, "big"), bytes(range(15)), b"",
+    b"\x00\x01\x02\x03\xff\xfe\xfd\xfc" * 4,
     demo_secret(DEMO, 23), demo_secret(DEMO_SEED, 1999),
 ]  # fmt: skip
 
