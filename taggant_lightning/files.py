@@ -64,14 +64,14 @@ def given_paths(arguments: Any, *names: str) -> None:
     """Read paths among a command's arguments in place; those that were left out stay so.
 
     Args:
-        arguments: Holds each as text, as a list of texts, or None.
-        names: Which of them are paths.
+        arguments: Holds each as text, as a list of texts, or None; one of several actions of a command lacks some.
+        names: Which are paths.
 
     Raises:
         TaggantError: As `given_path`.
     """
     for name in names:
-        value, option = getattr(arguments, name), name.replace("_", "-")
+        value, option = getattr(arguments, name, None), name.replace("_", "-")
         if isinstance(value, list):
             setattr(arguments, name, [str(given_path(one, option)) for one in value])
         elif value is not None:
@@ -151,7 +151,7 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
         TaggantError: If the file is missing or is not a JSON object.
     """
     try:
-        value = json.loads(path.read_text(), object_pairs_hook=_once, parse_constant=_no_constant)
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
     except FileNotFoundError:
         raise TaggantError(f"{what}: {path} does not exist; check the folder's name") from None
     except OSError as error:
@@ -187,10 +187,10 @@ def read_yaml(path: Path, *, what: str, hint: str) -> dict[str, Any]:
             return super().construct_mapping(node, deep)
 
     try:
-        content = yaml.load(path.read_text(), Once) or {}  # noqa: S506  # a SafeLoader
+        content = yaml.load(path.read_text(encoding="utf-8"), Once) or {}  # noqa: S506  # a SafeLoader
     except OSError as error:
         raise TaggantError(f"{what}={path} cannot be read ({error.strerror}); {hint}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TaggantError(f"{what}={path} is no YAML ({' '.join(str(error).split())})") from None
     if not isinstance(content, dict):
         raise TaggantError(f"{what}={path} holds no mapping; {hint}")
@@ -203,15 +203,20 @@ def secret_directory(path: Path) -> Path:
     Raises:
         TaggantError: If the directory exists and others can read it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700)
     except FileExistsError:  # it was there, or another process of this run was quicker
         pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TaggantError(f"secret directory {path} cannot be made ({error.strerror}); name a folder elsewhere") from None
     else:
         path.chmod(0o700)  # whatever the umask took away
     if not path.is_dir():
-        raise TaggantError(f"secret directory {path} is a file; name a folder")
+        what = "a link that leads nowhere" if path.is_symlink() else "a file, or lies below one"
+        raise TaggantError(f"secret directory {path} is {what}; name a folder")
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise TaggantError(f"secret directory {path} can be read by others; run `chmod 700 {path}` or name a new folder")
     return path

@@ -10,7 +10,7 @@ from taggant_lightning.commands.given import MAP, parse_batches, parse_shape, re
 from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
-from taggant_lightning.files import read_json, secret_directory, write_secret, write_secret_json
+from taggant_lightning.files import given_paths, read_json, secret_directory, write_secret, write_secret_json
 from taggant_lightning.taggants.beacon import promise_of
 from taggant_lightning.taggants.keys import KeySet, redraw
 from taggant_lightning.taggants.primary import TESTS
@@ -112,6 +112,9 @@ def _drawing_options(new: argparse.ArgumentParser) -> None:
 def run(words: list[str]) -> None:
     """Run `taggant keys`."""
     arguments = parser_of_keys().parse_args(words[1:])
+    given_paths(
+        arguments, "directory", "out", "source", "secret_file", "header", "claim", "answers", "manifest", "ledger", "reveal"
+    )
     actions = {"new": _new, "promise": _promise, "fulfil": _fulfil, "show": _show, "verify": verify, "export-queries": _export}
     actions[arguments.action](arguments)
 

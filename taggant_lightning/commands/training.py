@@ -57,7 +57,7 @@ class SaveRunConfig(SaveConfigCallback):
         folder.mkdir(parents=True, exist_ok=True)
         name = "config.yaml" if stage == "fit" else f"config-{TrainerFn(stage).value}.yaml"
         text = self.parser.dump(self.config, skip_none=False)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
         content = yaml.safe_load(text)
         wandb_runs.push(trainer, content if stage == "fit" else {TrainerFn(stage).value: content})
 

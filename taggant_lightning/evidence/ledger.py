@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.files import canonical_json, given_path, sha256_hex
 
 FILE = "ledger.jsonl"
 # `use` asks a suspect, `result` is what came of it, `reveal` makes a batch public, `curve` watches a model in training.
@@ -53,7 +53,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str | Path, commitment: str) -> None:
-        self.path, self.commitment = Path(folder) / FILE, commitment
+        self.path, self.commitment = given_path(folder, "keys") / FILE, commitment
 
     def entries(self) -> list[dict[str, Any]]:
         """Return all entries.
