@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.outside import say
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
+FAILING = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.ENOTCONN)  # a disk, or the network behind it
 # Command, module under `commands`, what it does.
 COMMANDS = {
     "demo": ("demo", "the whole story on handwritten digits, in about a minute on a CPU"),
@@ -55,9 +57,12 @@ def main(args: Sequence[str] | None = None) -> int:
         args: Words after the program's name; None takes them from the process.
 
     Returns:
-        0; 2 for bad input; 1 for a full disk or a service that stays down, after which the same command goes on; 3 for a claim
-        that nothing speaks against and whose model was not asked.
+        0; 2 for bad input; 1 for a full or failing disk or a service that stays down, after which the same command goes on;
+        3 for a claim that nothing speaks against and whose model was not asked.
     """
+    for stream in (sys.stdout, sys.stderr):  # a terminal or log that lacks a letter gets its number, and no traceback
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if args is None else args)
     if not words or words[0] in ("-h", "--help"):
         print(usage())
@@ -80,9 +85,20 @@ def main(args: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         if error.errno not in FULL:
-            raise
+            return _unreachable(words[0], error)
         where = f" while writing {error.filename}" if error.filename else ""
         said = f"no space left on the disk{where}; free some and run the same command again"
         say(f"taggant {words[0]}: {said}", file=sys.stderr)
         return 1
     return 0
+
+
+def _unreachable(command: str, error: OSError) -> int:
+    """Say which path cannot be read or written, and why; what names no path is another failure, and raised."""
+    if error.filename is None or error.errno is None:
+        raise error
+    place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    wrong = error.errno not in FAILING
+    advice = "name another path, or change its permissions" if wrong else "mend that and run the same command again"
+    say(f"taggant {command}: {place!r} cannot be read or written ({os.strerror(error.errno)}); {advice}", file=sys.stderr)
+    return 2 if wrong else 1

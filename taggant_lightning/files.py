@@ -3,9 +3,11 @@
 Secret files have mode 0600 from their first byte and lie in directories of mode 0700.
 """
 
+import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import tempfile
 from pathlib import Path
@@ -14,6 +16,68 @@ from typing import Any
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.outside.documents import DOCUMENT, parse_json, read_bounded
 from taggant_lightning.outside.yaml_documents import BYTES, parse_yaml
+
+_VARIABLE = re.compile(r"\$([A-Za-z_]\w*|\{[^}]*\})")
+
+
+def given_path(text: str | os.PathLike[str], name: str) -> Path:
+    """Return the path that an argument means: `~` is the home folder, and `$NAME` an environment variable.
+
+    Every path that a command, callback, model or data module is given is read here, so that all mean the same folder by the
+    same text: a shell fills in neither within `--out=~/keys`, nor in a configuration.
+
+    Args:
+        text: What was written.
+        name: The argument, for messages.
+
+    Returns:
+        The path; relative ones stay relative. A path that was read here already comes out as it is.
+
+    Raises:
+        TaggantError: If it is empty, names a user or a variable that is not there, goes in circles, or is not UTF-8.
+    """
+    written = os.fspath(text)
+    shown = f"{name}={written!r}"
+    if not written.strip():
+        raise TaggantError(f"{shown} is empty; write a path, as ./NAME for one in this folder")
+    if "\0" in written:
+        raise TaggantError(f"{shown} holds a zero byte; write a path")
+    try:
+        os.fsencode(written).decode("utf-8")
+    except UnicodeError:
+        raise TaggantError(f"{shown} is not UTF-8, and records and logs could not name it; rename it") from None
+    home = os.path.expanduser(written)  # noqa: PTH111  # a Path would drop what messages show
+    if written.startswith("~") and home == written:
+        raise TaggantError(f"{shown} names a home folder that is not there; write the path in full, or ./{written}")
+    full = Path(os.path.expandvars(home))
+    unset = _VARIABLE.search(str(full))
+    if unset and not os.path.lexists(full):
+        variable = unset[1].strip("{}")
+        raise TaggantError(f"{shown} names the variable {variable}, which is not set; set it, or write the path in full")
+    try:
+        full.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise TaggantError(f"{shown} goes in circles through symbolic links; name the folder or file itself") from None
+    return full
+
+
+def given_paths(arguments: Any, *names: str) -> None:
+    """Read paths among a command's arguments in place; those that were left out stay so.
+
+    Args:
+        arguments: Holds each as text, as a list of texts, or None; one of several actions of a command lacks some.
+        names: Which are paths.
+
+    Raises:
+        TaggantError: As `given_path`.
+    """
+    for name in names:
+        value, option = getattr(arguments, name, None), name.replace("_", "-")
+        if isinstance(value, list):
+            setattr(arguments, name, [str(given_path(one, option)) for one in value])
+        elif value is not None:
+            setattr(arguments, name, str(given_path(value, option)))
 
 
 def canonical_json(value: Any) -> bytes:
@@ -124,15 +188,20 @@ def secret_directory(path: Path) -> Path:
     Raises:
         TaggantError: If the directory exists and others can read it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700)
     except FileExistsError:  # it was there, or another process of this run was quicker
         pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise TaggantError(f"secret directory {path} cannot be made ({error.strerror}); name a folder elsewhere") from None
     else:
         path.chmod(0o700)  # whatever the umask took away
     if not path.is_dir():
-        raise TaggantError(f"secret directory {path} is a file; name a folder")
+        what = "a link that leads nowhere" if path.is_symlink() else "a file, or lies below one"
+        raise TaggantError(f"secret directory {path} is {what}; name a folder")
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise TaggantError(f"secret directory {path} can be read by others; run `chmod 700 {path}` or name a new folder")
     return path

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import given_paths
 from taggant_lightning.outside import say
 from taggant_lightning.parallel import cores
 
@@ -22,6 +23,7 @@ def run(words: list[str]) -> None:
     parser.add_argument("--out", metavar="DIR", help="folder for the files (default: data.beton of the configuration)")
     parser.add_argument("--workers", type=int, default=cores(), metavar="N", help="processes (default: all cores, %(default)s)")
     arguments, overrides = parser.parse_known_args(words[1:])
+    given_paths(arguments, "config", "out")
     if arguments.workers < 1:
         raise TaggantError(f"workers={arguments.workers} must be at least 1")
     data = read_data(arguments.config, overrides)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import write_json
+from taggant_lightning.files import given_paths, write_json
 
 DRAWN_LOG10_P = -5.0  # where the picture draws its line
 
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(words: list[str]) -> None:
     """Run `taggant demo`."""
     arguments = _parser().parse_args(words[1:])
+    given_paths(arguments, "out")
     recipe = Recipe(
         num_keys=arguments.num_keys,
         images_per_key=arguments.images_per_key,

@@ -14,7 +14,7 @@ from taggant_lightning.commands.run_directory import default_directory
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
-from taggant_lightning.files import sha256_file
+from taggant_lightning.files import given_paths, sha256_file
 from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.keys import KeySet
@@ -98,6 +98,7 @@ class Said:
 def run(words: list[str]) -> None:
     """Run `taggant detect`."""
     arguments = _parser().parse_args(words[1:])
+    given_paths(arguments, "keys", "predictions", "onnx", "exported", "out", "labels", "mapping", "source")
     ways = [way for way in ("predictions", "onnx", "exported", "url") if getattr(arguments, way) is not None]
     if len(ways) != 1:
         given = " and ".join(f"--{way}" for way in ways) or "none of them"

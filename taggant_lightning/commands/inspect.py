@@ -12,7 +12,7 @@ from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.npz import stacked, write_npz
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import write_atomic, write_json
+from taggant_lightning.files import given_paths, write_atomic, write_json
 from taggant_lightning.outside import say
 from taggant_lightning.reporting.bar import Bar
 from taggant_lightning.stealth.detectors import DETECTORS, NOISE, Evidence, check_detectors
@@ -48,6 +48,7 @@ knn compares all pairs of images: 50,000 take minutes on a CPU, a million too lo
 def run(words: list[str]) -> None:
     """Run `taggant inspect`."""
     arguments, overrides = parser_of_inspect().parse_known_args(words[1:])
+    given_paths(arguments, "config", "checkpoint", "out", "truth")
     names, out = check_detectors(arguments.detectors.split(",")), Path(arguments.out)
     remove, by = arguments.remove, arguments.by
     if (remove is None) != (by is None):

@@ -11,7 +11,7 @@ from taggant_lightning.commands.promises import promised_header
 from taggant_lightning.commands.verification import verify
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
-from taggant_lightning.files import read_json, secret_directory, write_secret, write_secret_json
+from taggant_lightning.files import given_paths, read_json, secret_directory, write_secret, write_secret_json
 from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choices, choose_batches
 from taggant_lightning.taggants.beacon import promise_of
@@ -124,6 +124,9 @@ def _drawing_options(new: argparse.ArgumentParser) -> None:
 def run(words: list[str]) -> None:
     """Run `taggant keys`."""
     arguments = parser_of_keys().parse_args(words[1:])
+    given_paths(
+        arguments, "directory", "out", "source", "secret_file", "header", "claim", "answers", "manifest", "ledger", "reveal"
+    )
     actions = {"new": _new, "promise": _promise, "fulfil": _fulfil, "show": _show, "verify": verify, "export-queries": _export}
     actions[arguments.action](arguments)
 

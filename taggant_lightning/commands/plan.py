@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import given_paths
 from taggant_lightning.planning.request import PRESETS, parse_options, request_of
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(words: list[str]) -> None:
     """Run `taggant plan`."""
-    given = {name: value for name, value in vars(_parser().parse_args(words[1:])).items() if value is not None}
+    arguments = _parser().parse_args(words[1:])
+    given_paths(arguments, "json")
+    given = {name: value for name, value in vars(arguments).items() if value is not None}
     preset, file = given.pop("preset", None), given.pop("json", None)
     if "model_kwargs" in given:
         given["model_kwargs"] = parse_options(given["model_kwargs"])

@@ -6,6 +6,7 @@ from typing import Any
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.datamodule import ImageDataModule
+from taggant_lightning.data.places import refuse_within_data
 from taggant_lightning.data.release.documents import MANIFEST, Manifest
 from taggant_lightning.data.release.layouts import make_layout
 from taggant_lightning.data.release.writing import write_release
@@ -13,7 +14,7 @@ from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.data.signed import SignedDataModule
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
-from taggant_lightning.files import read_json, sha256_file, write_secret_json
+from taggant_lightning.files import given_path, given_paths, read_json, sha256_file, write_secret_json
 from taggant_lightning.outside import say
 from taggant_lightning.parallel import cores
 from taggant_lightning.reporting.bar import Bar
@@ -50,6 +51,7 @@ def run(words: list[str]) -> None:
     parser.add_argument("--lpips-weights", metavar="FILE", help="AlexNet's weights; with them the audit measures LPIPS")
     parser.add_argument("--audit-only", action="store_true", help="write nothing; audit the release in --out")
     arguments, overrides = parser.parse_known_args(words[1:])
+    given_paths(arguments, "config", "signature", "out", "lpips_weights")
     if arguments.workers < 1:
         raise TaggantError(f"workers={arguments.workers} must be at least 1")
     data = read_data(arguments.config, overrides)
@@ -118,6 +120,8 @@ def publish(
         TaggantError: If the Signature belongs to other data, or the files are not as they should be.
         OSError: If the disk is full; the same call goes on.
     """
+    out = given_path(out, "out")
+    refuse_within_data(out, data)
     if isinstance(data.train_source, OverlaySource):
         raise TaggantError(
             "the data carry a Signature already, and a release names one commitment; release that one first, and sign its"

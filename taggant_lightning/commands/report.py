@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from taggant_lightning.commands.report_inputs import Record, read_audit, read_calibration, read_object, read_records
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
-from taggant_lightning.files import sha256_file, write_atomic, write_json
+from taggant_lightning.files import given_paths, sha256_file, write_atomic, write_json
 from taggant_lightning.outside import say
 from taggant_lightning.taggants.claim_history import published
 from taggant_lightning.taggants.claims import verify_claim
@@ -79,6 +79,7 @@ class Drawn:
 def run(words: list[str]) -> None:
     """Run `taggant report`."""
     arguments = _parser().parse_args(words[1:])
+    given_paths(arguments, "detections", "out", "keys", "manifest", "audit", "calibration")
     out = Path(arguments.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise TaggantError(f"out={out} exists and is not empty; name a new folder")

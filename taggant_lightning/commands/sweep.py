@@ -10,7 +10,7 @@ from pkgutil import iter_modules
 from taggant_lightning import commands
 from taggant_lightning.commands.resolved import resolver
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import write_atomic, write_json
+from taggant_lightning.files import given_paths, write_atomic, write_json
 from taggant_lightning.outside import say
 from taggant_lightning.sweeps.batch import scripts
 from taggant_lightning.sweeps.experiment import Experiment, read_experiment
@@ -72,6 +72,7 @@ def run(words: list[str], execute: Execute | None = None) -> None:
         execute: Runs one command in place of a process of its own.
     """
     arguments = _parser().parse_args(words[1:])
+    given_paths(arguments, "experiment", "slurm", "runs", "results")
     if arguments.jobs < 1:
         raise TaggantError(f"jobs={arguments.jobs} must be at least 1")
     path, runs = Path(arguments.experiment), Path(arguments.runs)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import write_atomic
+from taggant_lightning.files import given_paths, write_atomic
 from taggant_lightning.outside import say
 from taggant_lightning.reporting.results_file import read_results
 from taggant_lightning.reporting.table import table_of
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(words: list[str]) -> None:
     """Run `taggant table`."""
     arguments = _parser().parse_args(words[1:])
+    given_paths(arguments, "results", "out", "plot")
     style = _style(arguments.format, arguments.out)
     plots = [_plot(name) for name in arguments.plot]
     results = [read_results(Path(name)) for name in arguments.results]

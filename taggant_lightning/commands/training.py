@@ -11,14 +11,15 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_only
 
 from taggant_lightning import __version__
 from taggant_lightning.access.prediction_writer import PredictionWriter
 from taggant_lightning.commands import slurm, wandb_runs
-from taggant_lightning.commands.reasons import reason
+from taggant_lightning.commands.chosen_checkpoint import checked
+from taggant_lightning.commands.refusals import refusal
 from taggant_lightning.commands.requeue import Requeue
 from taggant_lightning.commands.run_directory import (
     RUN_DIRECTORY,
@@ -32,6 +33,7 @@ from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # shor
 from taggant_lightning.data.sources.survey import SURVEYED, surveyed
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
+from taggant_lightning.files import given_path
 from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
 from taggant_lightning.models.checkpoints import AtomicCheckpoints, ThriftyCheckpoint, keep_apart
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
@@ -57,7 +59,7 @@ class SaveRunConfig(SaveConfigCallback):
         folder.mkdir(parents=True, exist_ok=True)
         name = "config.yaml" if stage == "fit" else f"config-{TrainerFn(stage).value}.yaml"
         text = self.parser.dump(self.config, skip_none=False)
-        (folder / name).write_text(text)
+        (folder / name).write_text(text, encoding="utf-8")
         content = yaml.safe_load(text)
         wandb_runs.push(trainer, content if stage == "fit" else {TrainerFn(stage).value: content})
 
@@ -65,40 +67,71 @@ class SaveRunConfig(SaveConfigCallback):
 class TaggantCLI(LightningCLI):
     """LightningCLI with one run directory a run, and the data's properties linked into the model."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self.chosen: Any = None  # the checkpoint that the run begins with
+        try:
+            super().__init__(*arguments, **options)  # which parses, builds and runs
+        except Exception as error:
+            if isinstance(error, TaggantError) or (sentence := refusal(error, self.chosen)) is None:
+                raise
+            raise TaggantError(sentence) from None
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the model must know of the data."""
         for name in ("num_classes", "image_size", "channels"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Keep the checkpoint back until the configuration is complete.
+
+        Between the two, Lightning lets a checkpoint's `hyper_parameters` replace `--model`, the class included: a file of
+        somebody else's would choose what is imported and built.
+        """
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        self.chosen, config.ckpt_path = config.ckpt_path, None
 
     def before_instantiate_classes(self) -> None:
         """Choose the run directory, and put logs and checkpoints into it."""
         config = self.config[self.subcommand]
         trainer = config.trainer
         slurm.check_tasks(trainer)
-        folder = str(trainer.default_root_dir or default_directory(str(self.subcommand)))
+        chosen = trainer.default_root_dir or default_directory(str(self.subcommand))
+        folder = str(given_path(chosen, "default_root_dir"))
         trainer.default_root_dir = os.environ[RUN_DIRECTORY] = folder
+        config.ckpt_path = self.chosen
         if self.subcommand == "fit":
-            config.ckpt_path = resume_from(config.get("ckpt_path"), Path(folder))
+            config.ckpt_path = resume_from(config.ckpt_path, Path(folder))
         else:
             require_weights(config, Path(folder))
-        trainer.logger = with_csv(trainer.logger, Path(folder), str(self.subcommand))
+        config.ckpt_path = self.chosen = checked(config.ckpt_path, Path(folder), resume=self.subcommand == "fit")
+        if config.weights_only is None:  # Lightning would unpickle code in a file that lies behind an address
+            config.weights_only = True
+        if not trainer.barebones:  # which Lightning refuses with any logger
+            trainer.logger = with_csv(trainer.logger, Path(folder), str(self.subcommand))
         wandb_runs.settle(trainer.logger, Path(folder))
         if getattr(rank_zero_only, "rank", 0) == 0:
             facts, seed = provenance(), config.get("seed_everything")
             say(f"taggant: run={folder} seed={seed} commit={facts['commit']} hardware={facts['hardware']}", flush=True)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Leave our progress bar out where Lightning would refuse it, and let it take several ModelCheckpoints."""
+        """Leave out what Lightning would refuse of our own callbacks, and let it take several ModelCheckpoints."""
         trainer, own = self.config_init[self.subcommand].trainer, self.trainer_defaults["callbacks"]
         given = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-        if trainer.enable_progress_bar is False or any(isinstance(c, ProgressBar) for c in given):
-            self.trainer_defaults["callbacks"] = [c for c in own if not isinstance(c, ProgressBar)]
+        unwanted: tuple[type, ...] = ()
+        if trainer.barebones or trainer.enable_progress_bar is False or any(isinstance(c, ProgressBar) for c in given):
+            unwanted += (ProgressBar,)
+        if trainer.barebones or trainer.enable_checkpointing is False:
+            unwanted += (ModelCheckpoint,)
+        if trainer.barebones:  # a run without a log
+            unwanted += (Throughput,)
+        own = self.trainer_defaults["callbacks"] = [c for c in own if not isinstance(c, unwanted)]
         if trainer.check_val_every_n_epoch != 1:
             # Lightning then saves with validations only, and a run that validates rarely would lose all that lies between.
-            for callback in self.trainer_defaults["callbacks"]:
+            for callback in own:
                 if isinstance(callback, ModelCheckpoint):
                     callback._save_on_train_epoch_end = True
-        keep_apart([*self.trainer_defaults["callbacks"], *given])
+        keep_apart([*own, *given])
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
@@ -156,10 +189,6 @@ def run(words: list[str]) -> None:
         status = 0
     except FileNotFoundError as error:
         raise TaggantError(f"{error}; check the path") from None
-    except ValueError as error:
-        if isinstance(error, TaggantError) or (sentence := reason(error)) is None:
-            raise
-        raise TaggantError(sentence) from None
     finally:
         if own_run:
             wandb_runs.finish(status)

@@ -19,6 +19,7 @@ from taggant_lightning.data.resize import centre
 from taggant_lightning.data.sampler import LateLoader, SeededSampler
 from taggant_lightning.data.sources import ImageSource, ResizedSource, Split, open_source
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import given_path
 from taggant_lightning.streams import stream, uniforms
 
 Backend = Literal["torch", "ffcv"]
@@ -87,6 +88,7 @@ class ImageDataModule(pl.LightningDataModule):
         on_device: bool | None = None,
     ) -> None:
         super().__init__()
+        root, queries = (None if p is None else str(given_path(p, name)) for p, name in ((root, "root"), (queries, "queries")))
         if batch_size < 1:
             raise TaggantError(f"batch_size={batch_size} must be at least 1")
         for name, size in (("image_size", image_size), ("stored_size", stored_size), ("load_size", load_size)):
@@ -100,7 +102,8 @@ class ImageDataModule(pl.LightningDataModule):
         self.train_subset, self.val_subset, self.subset_seed = train_subset, val_subset, subset_seed
         self.augment, self.seed, self._image_size = check_recipe(augment), seed, image_size
         self.stored_size, self._load_size = stored_size, load_size
-        self.backend, self.beton, self.queries, self.on_device = backend, beton, queries, on_device
+        self.backend, self.queries, self.on_device = backend, queries, on_device
+        self.beton = str(given_path(beton, "beton"))
         if on_device and backend != "torch":
             raise TaggantError(f"on_device={on_device} is for backend=torch; backend={backend} streams from its file")
         self._resident: dict[tuple[Split, torch.device], Resident] = {}

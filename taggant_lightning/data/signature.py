@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import read_json, secret_directory, sha256_hex, write_secret, write_secret_json
+from taggant_lightning.files import given_path, read_json, secret_directory, sha256_hex, write_secret, write_secret_json
 from taggant_lightning.outside.documents import HEAVY
 from taggant_lightning.outside.fields import anything, each, fields, matching, or_null, text, whole
 
@@ -118,7 +118,7 @@ class Signature:
         from safetensors.numpy import save
 
         self._refuse_additions()
-        folder = secret_directory(Path(directory))
+        folder = secret_directory(given_path(directory, "signature"))
         shapes = np.array([s.shape for s in self.steps], dtype=np.int64).reshape(-1, 3)
         flat = np.concatenate([s.ravel() for s in self.steps]) if self.steps else np.zeros(0, np.int16)
         tensors = {"indices": self.indices, "served": self.served, "shapes": shapes, "steps": flat}
@@ -147,7 +147,7 @@ class Signature:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        folder = Path(directory)
+        folder = given_path(directory, "signature")
         if not folder.is_dir():
             raise TaggantError(f"signature={folder} is no folder; write the one that TaggantSigning made")
         stored = read_json(folder / "signature.json", what="signature", limit=HEAVY)

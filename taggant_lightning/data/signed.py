@@ -9,6 +9,7 @@ from taggant_lightning.data.release.reading import open_release
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import given_path
 
 
 class SignedDataModule(ImageDataModule):
@@ -31,7 +32,11 @@ class SignedDataModule(ImageDataModule):
                 f"train_subset={self.train_subset} is a fraction, and the release may be a subset already; write a count or"
                 " nothing"
             )
-        self.signature, self.release = signature, release
+        if isinstance(signature, list):
+            self.signature: str | list[str] | None = [str(given_path(one, "signature")) for one in signature]
+        else:
+            self.signature = None if signature is None else str(given_path(signature, "signature"))
+        self.release = None if release is None else str(given_path(release, "release"))
 
     @cached_property
     def train_source(self) -> ImageSource:

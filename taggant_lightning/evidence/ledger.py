@@ -16,7 +16,7 @@ from typing import Any
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger_fields import BYTES, check_entry
-from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.files import canonical_json, given_path, sha256_hex
 from taggant_lightning.outside.documents import parse_json, read_bounded
 
 FILE = "ledger.jsonl"
@@ -57,7 +57,7 @@ class Ledger:
     """
 
     def __init__(self, folder: str | Path, commitment: str) -> None:
-        self.path, self.commitment = Path(folder) / FILE, commitment
+        self.path, self.commitment = given_path(folder, "keys") / FILE, commitment
 
     def entries(self) -> list[dict[str, Any]]:
         """Return all entries.

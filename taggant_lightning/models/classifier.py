@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.files import given_path
 from taggant_lightning.models.checkpoints import CHECKPOINT_ENTRY
 from taggant_lightning.models.compiling import CompiledAnswers
 from taggant_lightning.models.creation import CONVOLUTIONAL, Architecture
@@ -91,6 +92,7 @@ class ImageClassifier(pl.LightningModule):
         compile: bool = False,
     ) -> None:
         super().__init__()
+        weights = weights and str(given_path(weights, "weights"))
         if num_classes < 2:
             raise TaggantError(f"num_classes={num_classes} must be at least 2")
         if not lr > 0:
@@ -312,7 +314,7 @@ def load_classifier(path: str | Path) -> ImageClassifier:
     Raises:
         TaggantError: If the file is missing, cannot be read safely, or holds another kind of model.
     """
-    file = Path(path)
+    file = given_path(path, "checkpoint")
     if not file.is_file():
         raise TaggantError(f"checkpoint {file} does not exist; write a .ckpt file that `taggant fit` made")
     try:

@@ -21,6 +21,7 @@ from taggant_lightning.data.resize import fit
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.record import Detection
+from taggant_lightning.files import given_path
 from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.hits import key_ranks
@@ -100,7 +101,8 @@ class KeyDetection(Callback):
     """
 
     def __init__(self, keys: str, curve: bool = False, out: str | None = None) -> None:
-        self.keys, self.curve, self.out = keys, curve, out
+        self.keys, self.curve = str(given_path(keys, "keys")), curve
+        self.out = None if out is None else str(given_path(out, "out"))
         self.detection: Detection | None = None
         self._keyset: KeySet | None = None
 

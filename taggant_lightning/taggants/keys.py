@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record_fields import HEX
 from taggant_lightning.files import (
+    given_path,
     read_json,
     secret_directory,
     sha256_hex,
@@ -274,7 +275,7 @@ class KeySet:
         """
         from safetensors.numpy import save
 
-        folder = Path(directory)
+        folder = given_path(directory, "keys")
         if any((folder / name).exists() for name in _FILES):
             raise TaggantError(f"{folder} holds a KeySet already; keys are drawn once: name a new folder")
         secret_directory(folder)
@@ -293,7 +294,7 @@ class KeySet:
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
-        folder = Path(directory)
+        folder = given_path(directory, "keys")
         if not folder.is_dir():
             raise TaggantError(f"keys={folder} is no folder; write the folder that `taggant keys new --out` made")
         stored = read_json(folder / "keyset.json", what="keys")

@@ -5,7 +5,6 @@ import logging
 import time
 from dataclasses import asdict, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -18,9 +17,10 @@ from torch import nn
 from taggant_lightning.access.module import evaluation
 from taggant_lightning.data.augment import check_differentiable
 from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
+from taggant_lightning.data.places import refuse_within_data
 from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import canonical_json, read_json, secret_directory, sha256_hex
+from taggant_lightning.files import canonical_json, given_path, read_json, secret_directory, sha256_hex
 from taggant_lightning.models.classifier import ImageClassifier, load_classifier
 from taggant_lightning.models.ensemble import members
 from taggant_lightning.outside.documents import HEAVY
@@ -112,7 +112,7 @@ class TaggantSigning(Callback):
         perceptual_weights: str | None = None,
         seed: int = 0,
     ) -> None:
-        self.keys, self.out, self.seed = keys, Path(out), seed
+        self.keys, self.out, self.seed = str(given_path(keys, "keys")), given_path(out, "out"), seed
         self.eps = check_eps(eps)
         for name, value in {
             "images_per_key": images_per_key,
@@ -144,10 +144,11 @@ class TaggantSigning(Callback):
         self.steps, self.optimizer, self.lr, self.schedule = steps, optimizer, lr, schedule
         self.init, self.restarts, self.derivative, self.ensemble = init, restarts, derivative, ensemble
         self.after_epochs = None if after_epochs is None else sorted(set(after_epochs))
-        self.snapshots, self.surrogates, self.parameters = sorted(set(snapshots)), list(surrogates or []), parameters
+        self.snapshots, self.parameters = sorted(set(snapshots)), parameters
+        self.surrogates = [str(given_path(path, "surrogates")) for path in surrogates or []]
         self.selection, self.augment, self.micro_batch, self.precision = selection, augment, micro_batch, precision
         self.perceptual_weight, self.perceptual_trunk = perceptual_weight, perceptual_trunk
-        self.perceptual_weights = perceptual_weights
+        self.perceptual_weights = perceptual_weights and str(given_path(perceptual_weights, "perceptual_weights"))
         self.signature: Signature | None = None
         self._rounds, self._training = 0, ""
         self._frozen: list[nn.Module] = []
@@ -167,6 +168,7 @@ class TaggantSigning(Callback):
         if stage != "fit":
             return
         data, keys = datamodule_of(trainer, self), self.keyset
+        refuse_within_data(self.out, data)
         check_differentiable(data.augment if self.augment is None else self.augment)
         if data.num_classes != keys.num_classes:
             raise TaggantError(f"keys={self.keys} are drawn for {keys.num_classes} classes and the data has {data.num_classes}")
