@@ -88,7 +88,7 @@ def test_record_messages(tmp_path: Path) -> None:
         with pytest.raises(TaggantError, match=message):
             Detection.load(path)
     path.write_text('{"schema_version": 1, "hits": 3}')
-    with pytest.raises(TaggantError, match="is no detection record"):
+    with pytest.raises(TaggantError, match="is damaged: method is missing"):
         Detection.load(path)
 
 
