@@ -136,17 +136,17 @@ def change(path: Path, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [
-        ("claim.json", {"log10_p": "x"}, "claim.json is damaged"),
-        ("claim.json", {"provenance": None}, "claim.json is damaged"),
-        ("claim.json", {"details": {"batches": [0.0]}}, "details.batches"),
+        ("claim.json", {"log10_p": "x"}, "is damaged: log10_p="),
+        ("claim.json", {"provenance": None}, "is damaged: provenance="),
+        ("claim.json", {"details": {"batches": [0.0]}}, "is damaged: details.batches.*=0.0 is not a whole number"),
         ("claim.json", {"p_value": 1e-99}, "record \\("),
         ("answers.json", {"answers": [5]}, "answers="),
         ("answers.json", {"answers": [[1.5]]}, "holds no rankings"),
-        ("answers.json", {"answers": [[10**30]]}, "is not a list of labels"),
+        ("answers.json", {"answers": [[10**30]]}, "holds no rankings .answers"),
         ("answers.json", {"answers": None}, "holds no rankings"),
         ("manifest.json", {"commitment": None}, "does not name the commitment"),
         ("reveal-0.json", {"batch": -1}, "batch=-1 is not a whole number"),
-        ("reveal-0.json", {"keys": []}, "is not a list of 1"),
+        ("reveal-0.json", {"keys": []}, "keys=.* is not a list"),
         ("reveal-0.json", {"header": 5}, "header=5 is not an object"),
     ],
 )
