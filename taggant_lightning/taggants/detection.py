@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.module import ask_module
+from taggant_lightning.access.module import ask_module, check_scores
 from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
@@ -133,6 +133,15 @@ class KeyDetection(Callback):
             )
         if data.channels != self.keyset.images.shape[1]:
             raise TaggantError(f"keys={self.keys} have {self.keyset.images.shape[1]} channels and the images {data.channels}")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Find out before the first epoch whether the model can be asked.
+
+        Raises:
+            TaggantError: If its forward returns no class scores, or another number of classes than the keys have.
+        """
+        size, channels = datamodule_of(trainer, self).image_size, self.keyset.images.shape[1]
+        check_scores(pl_module, (channels, size, size), self.keyset.num_classes)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log hits and log10 p, once the look stands in the ledger."""

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import nn
 
-from taggant_lightning.access.module import evaluation
+from taggant_lightning.access.module import check_scores, evaluation
 from taggant_lightning.data.augment import check_differentiable
 from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
 from taggant_lightning.data.places import refuse_within_data
@@ -199,6 +199,15 @@ class TaggantSigning(Callback):
         secret_directory(self.out)
         facts = [self._run_digest(data), last, data.batch_size, data.seed, data.augment]
         self._training = training_digest(pl_module, facts)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Ask the model two black images, so that one without class scores is found out before the first epoch is paid for.
+
+        Raises:
+            TaggantError: If its forward returns something else, or another number of classes.
+        """
+        data = datamodule_of(trainer, self)
+        check_scores(pl_module, (data.channels, data.image_size, data.image_size), data.num_classes)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse to train on after the one round of a finished training.
