@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.module import ask_module
+from taggant_lightning.access.module import ask_module, check_own_answers
 from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
@@ -141,10 +141,12 @@ class KeyDetection(Callback):
         data = datamodule_of(trainer, self)
         keys, ledger = self.keyset, Ledger(self.keys, self.keyset.commitment)
         batches = choose_batches(keys, ledger)
+        # Each process looks at the same images, so that all of them go on or none does.
+        checks = check_own_answers(pl_module, key_images(keys, data.image_size)[:BLOCK])
         answers = self._ask(trainer, pl_module, keys.numbers(batches))
         folder = Path(self.out or trainer.default_root_dir)
         seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
-        origin = {"seeds": seeds, "access": "module", "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
+        origin = {"seeds": seeds, "access": "module", "checks": checks, "checkpoint_sha256": _digest_of(trainer.ckpt_path)}
         if trainer.is_global_zero:
             use = OpenUse(ledger, folder.name, batches, "module")
             self.detection = conclude(answers, keys, batches, use, origin, folder)

@@ -15,25 +15,25 @@ def _names(text: str) -> frozenset[str]:
 
 # Operators of ATen, of any overload; a name that ends in _ is the same operator in place.
 ATEN = _names("""
-    abs acos adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add addbmm addcdiv addcmul addmm alias all
-    alpha_dropout amax amin any arange argmax argmin argsort as_strided asin atan atan2 atleast_1d atleast_2d avg_pool1d
-    avg_pool2d avg_pool3d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bmm broadcast_to cat ceil celu chunk clamp
-    clamp_max clamp_min clone col2im concat concatenate constant_pad_nd contiguous conv1d conv2d conv3d conv_transpose2d
-    convolution copy cos cosine_similarity cross cummax cumsum detach detach_copy diagonal dim div divide dot dropout einsum
-    elu embedding empty empty_like eq erf exp expand expand_as expm1 eye feature_dropout fill flatten flip floor
-    floor_divide fmod full full_like gather ge gelu glu greater group_norm gt hardsigmoid hardswish hardtanh im2col index
-    index_copy index_select instance_norm isfinite isinf isnan layer_norm le leaky_relu lerp less lift_fresh lift_fresh_copy
-    linalg_norm linalg_vector_norm linear linspace log log10 log1p log2 log_softmax logical_and logical_not logical_or
-    logical_xor logit logsumexp lt masked_fill matmul max max_pool1d max_pool2d max_pool2d_with_indices maximum mean
-    meshgrid min minimum mish mm moveaxis movedim mul multiply mv nan_to_num narrow native_group_norm native_layer_norm ne
-    neg negative new_empty new_full new_ones new_zeros norm numpy_T ones ones_like outer pad permute pixel_shuffle
-    pixel_unshuffle pow prelu prod ravel reciprocal reflection_pad2d relu relu6 remainder repeat repeat_interleave
-    replication_pad2d reshape reshape_as resolve_conj resolve_neg rms_norm roll round rrelu rsqrt rsub scalar_tensor
-    scaled_dot_product_attention scatter scatter_add select select_copy selu sigmoid sign silu sin size slice slice_copy
-    softmax softplus sort split split_copy split_with_sizes split_with_sizes_copy sqrt square squeeze squeeze_copy stack std
-    std_mean sub subtract sum swapaxes swapdims sym_numel sym_size sym_stride t take_along_dim tan tanh tensor_split
-    threshold tile to topk transpose tril triu true_divide type_as unbind unflatten unfold unsafe_chunk unsafe_split
-    unsafe_split_with_sizes unsqueeze unsqueeze_copy upsample_bicubic2d upsample_bilinear2d upsample_linear1d
+    abs acos adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d add addbmm addcdiv addcmul
+    addmm alias all alpha_dropout amax amin any arange argmax argmin argsort as_strided asin atan atan2 atleast_1d
+    atleast_2d avg_pool1d avg_pool2d avg_pool3d baddbmm batch_norm bitwise_and bitwise_not bitwise_or bmm broadcast_to cat
+    ceil celu chunk clamp clamp_max clamp_min clone col2im concat concatenate constant_pad_nd contiguous conv1d conv2d
+    conv3d conv_transpose2d convolution copy cos cosine_similarity cross cummax cumsum detach detach_copy diagonal dim div
+    divide dot dropout einsum elu embedding empty empty_like eq erf exp expand expand_as expm1 eye feature_dropout fill
+    flatten flip floor floor_divide fmod full full_like gather ge gelu glu greater group_norm gt hardsigmoid hardswish
+    hardtanh im2col index index_copy index_select instance_norm isfinite isinf isnan layer_norm le leaky_relu lerp less
+    lift_fresh lift_fresh_copy linalg_norm linalg_vector_norm linear linspace log log10 log1p log2 log_softmax logical_and
+    logical_not logical_or logical_xor logit logsumexp lt masked_fill matmul max max_pool1d max_pool2d
+    max_pool2d_with_indices maximum mean meshgrid min minimum mish mm moveaxis movedim mul multiply mv nan_to_num narrow
+    native_group_norm native_layer_norm ne neg negative new_empty new_full new_ones new_zeros norm numpy_T ones ones_like
+    outer pad permute pixel_shuffle pixel_unshuffle pow prelu prod ravel reciprocal reflection_pad2d relu relu6 remainder
+    repeat repeat_interleave replication_pad2d reshape reshape_as resolve_conj resolve_neg rms_norm roll round rrelu rsqrt
+    rsub scalar_tensor scaled_dot_product_attention scatter scatter_add select select_copy selu sigmoid sign silu sin size
+    slice slice_copy softmax softplus sort split split_copy split_with_sizes split_with_sizes_copy sqrt square squeeze
+    squeeze_copy stack std std_mean sub subtract sum swapaxes swapdims sym_numel sym_size sym_stride t take_along_dim tan
+    tanh tensor_split threshold tile to topk transpose tril triu true_divide type_as unbind unflatten unfold unsafe_chunk
+    unsafe_split unsafe_split_with_sizes unsqueeze unsqueeze_copy upsample_bicubic2d upsample_bilinear2d upsample_linear1d
     upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_trilinear3d var var_mean view view_as view_copy where
     zero zeros zeros_like
 """)
@@ -41,8 +41,8 @@ ATEN = _names("""
 ATEN_INTERNAL = _names("""
     _adaptive_avg_pool2d _convolution _local_scalar_dense _log_softmax _native_batch_norm_legit
     _native_batch_norm_legit_no_training _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _unsafe_index
-    _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
-    _upsample_nearest_exact3d _weight_norm
+    _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d
+    _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm
 """)
 # What TorchScript's own language adds: numbers, lists, dictionaries, texts of error messages.
 SCRIPT_ATEN = _names("""
