@@ -65,13 +65,13 @@ def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.floa
         check_memory(archive.what, _last_line(error))
         raise TaggantError(f"{archive.what} cannot be loaded ({_last_line(error)}); export the model again") from None
     _check_graph(archive.what, graph)
-    inputs = list(graph.inputs())[1:]
-    if len(inputs) != 1 and not (inputs and all(str(i.type()).startswith("Optional") for i in inputs[1:])):
+    method = module._c._get_method("forward")
+    inputs = method.schema.arguments[1:]
+    if not inputs or not all(i.has_default_value() or str(i.type).startswith("Optional") for i in inputs[1:]):
         raise TaggantError(f"{archive.what} takes {len(inputs)} inputs; export a model that takes images and nothing else")
     _check_mode(archive.what, module)
     floating = {p.dtype for p in module.parameters() if p.is_floating_point()}
     dtype = floating.pop() if len(floating) == 1 else torch.float32  # a model in half precision takes images in it
-    method = module._c._get_method("forward")
 
     def forward(images: NDArray[np.float32]) -> list[Any]:
         with torch.no_grad(), warnings.catch_warnings():
