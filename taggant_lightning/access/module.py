@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.errors import TaggantError
 
+OTHER_COMPANY = 0.02  # of the spread of the scores: sums in another order and half precision move them by less
+
 
 @contextmanager
 def evaluation(module: nn.Module) -> Iterator[None]:
@@ -51,11 +53,44 @@ def check_scores(module: nn.Module, shape: tuple[int, int, int], num_classes: in
         raise TaggantError(f"the model answers {classes} classes and the keys were drawn for {num_classes}")
 
 
-def _scores(module: nn.Module, images: Tensor) -> Tensor:
-    """Return a module's scores (N, classes), float32 on the CPU."""
+def check_own_answers(module: nn.Module, images: Tensor) -> dict[str, int]:
+    """Refuse a module in evaluation mode whose answers are random, or depend on what shares the pass.
+
+    The images are asked twice, in passes of one length: the second time with other random numbers, and with black images in the
+    place of the first half.
+
+    Args:
+        module: Maps (N, C, S, S) float in [0, 1] to logits (N, classes).
+        images: (N, C, S, S) float in [0, 1], a block of those that it is asked anyway.
+
+    Returns:
+        How many images were compared, for the record's `checks`.
+
+    Raises:
+        TaggantError: If their answers differ.
+    """
+    half = len(images) // 2
+    first, again = _scores(module, images, 1)[half:], _scores(module, images, 2)[half:]
+    other = _scores(module, torch.cat([torch.zeros_like(images[:half]), images[half:]]), 1)[half:]
+    finite = first[torch.isfinite(first)]
+    spread = float(finite.max() - finite.min()) if finite.numel() else 0.0
+    for answers, cause in ((again, "when asked again"), (other, "when others share the pass")):
+        alike = torch.isclose(answers, first, rtol=0, atol=OTHER_COMPANY * spread, equal_nan=True)
+        if not alike.all():
+            raise TaggantError(
+                f"the module answers the same images otherwise {cause}, though it is in evaluation mode, so it has no answers "
+                "to test; look for dropout that ignores self.training and for batch norm with track_running_stats=False"
+            )
+    return {"asked_twice": len(first), "in_other_company": len(first) if half else 0}
+
+
+def _scores(module: nn.Module, images: Tensor, seed: int | None = None) -> Tensor:
+    """Return scores, (N, classes) float32 on the CPU; `seed` sets the random state for the pass, which is put back."""
     parameter = next((p for p in module.parameters() if p.is_floating_point()), images)
     devices = [parameter.device] if parameter.device.type == "cuda" else []
     with evaluation(module), torch.no_grad(), torch.random.fork_rng(devices):
+        if seed is not None:
+            torch.manual_seed(seed)
         found = module(images.to(parameter.device, parameter.dtype))
     if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != len(images) or not found.is_floating_point():
         shape = f"a tensor {tuple(found.shape)} of {found.dtype}" if isinstance(found, Tensor) else f"a {type(found).__name__}"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.module import ask_module, check_scores
+from taggant_lightning.access.module import ask_module, check_own_answers, check_scores
 from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
@@ -172,10 +172,13 @@ class KeyDetection(Callback):
         data = datamodule_of(trainer, self)
         keys, ledger = self.keyset, Ledger(self.keys, self.keyset.commitment)
         batches = choose_batches(keys, ledger)
+        # Each process looks at the same images, so that all of them go on or none does.
+        checks = check_own_answers(pl_module, key_images(keys, data.image_size)[:BLOCK])
         folder = Path(self.out or trainer.default_root_dir)
         identity = {"checkpoint_sha256": _digest_of(trainer.ckpt_path)}
         use = OpenUse(ledger, folder.name, batches, "module", settings=_settings(pl_module, data.image_size), identity=identity)
-        origin = {"seeds": {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}, **identity}
+        seeds = {"run": os.environ.get("PL_GLOBAL_SEED"), "data": data.seed}
+        origin = {"seeds": seeds, "checks": checks, **identity}
         answers = self._ask(trainer, pl_module, keys.numbers(batches))
         if trainer.is_global_zero:
             self.detection = conclude(answers, keys, batches, use, origin, folder)

@@ -41,8 +41,8 @@ ATEN = _names("""
 ATEN_INTERNAL = _names("""
     _adaptive_avg_pool2d _convolution _local_scalar_dense _log_softmax _native_batch_norm_legit
     _native_batch_norm_legit_no_training _scaled_dot_product_flash_attention_for_cpu _softmax _to_copy _unsafe_index
-    _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_nearest_exact1d _upsample_nearest_exact2d
-    _upsample_nearest_exact3d _weight_norm
+    _unsafe_view _upsample_bicubic2d_aa _upsample_bilinear2d_aa _upsample_lanczos2d_aa _upsample_nearest_exact1d
+    _upsample_nearest_exact2d _upsample_nearest_exact3d _weight_norm
 """)
 # What TorchScript's own language adds: numbers, lists, dictionaries, texts of error messages.
 SCRIPT_ATEN = _names("""

@@ -32,6 +32,7 @@ LEFT = re.compile(r"(?<!\w)(ops|getattr)(?!\w)")
 # Escapes that spell no letter, so that a name in a text cannot be written otherwise.
 ESCAPE = re.compile(r"\\[^nrt\"'\\]")
 CLASSES = re.compile(rb"torch[.\n]classes")
+MOST_ROUNDS = 10**9
 
 
 def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.float32]], list[Any]]]:
@@ -65,13 +66,13 @@ def load_script(archive: Archive) -> tuple[InputShape, Callable[[NDArray[np.floa
         check_memory(archive.what, _last_line(error))
         raise TaggantError(f"{archive.what} cannot be loaded ({_last_line(error)}); export the model again") from None
     _check_graph(archive.what, graph)
-    inputs = list(graph.inputs())[1:]
-    if len(inputs) != 1 and not (inputs and all(str(i.type()).startswith("Optional") for i in inputs[1:])):
+    method = module._c._get_method("forward")
+    inputs = method.schema.arguments[1:]
+    if not inputs or not all(i.has_default_value() or str(i.type).startswith("Optional") for i in inputs[1:]):
         raise TaggantError(f"{archive.what} takes {len(inputs)} inputs; export a model that takes images and nothing else")
     _check_mode(archive.what, module)
     floating = {p.dtype for p in module.parameters() if p.is_floating_point()}
     dtype = floating.pop() if len(floating) == 1 else torch.float32  # a model in half precision takes images in it
-    method = module._c._get_method("forward")
 
     def forward(images: NDArray[np.float32]) -> list[Any]:
         with torch.no_grad(), warnings.catch_warnings():
@@ -114,17 +115,35 @@ def _check_graph(what: str, graph: Any) -> None:
         aten = space == "aten" and (is_allowed(name) or name in SCRIPT_ATEN or draws_at_random(name))
         if not aten and not (space == "prim" and name in PRIM):
             raise not_allowed(what, kind)
-        if kind == "prim::Loop" and _is_while(node):
+        if kind == "prim::Loop" and _is_endless(node):
             raise not_allowed(what, "a while loop, which may never end")
         for block in node.blocks():
             _check_graph(what, block)
 
 
-def _is_while(loop: Any) -> bool:
-    """Return whether a loop goes on for as long as something holds, and not over a number or a list."""
-    _, condition = list(loop.inputs())[:2]
-    (body,) = loop.blocks()
-    return not (condition.toIValue() is True and next(iter(body.outputs())).toIValue() is True)
+def _is_endless(loop: Any) -> bool:
+    """Return whether nothing but what a loop computes ends it: a `while`, which is a loop over the largest whole number.
+
+    A loop over a list or a range that may be left before is written to a file as a `while` too: one that counts by ones up to a
+    number from outside of it, and so ends.
+    """
+    rounds = next(iter(loop.inputs())).toIValue()
+    return isinstance(rounds, int) and rounds > MOST_ROUNDS and not _counts_up(next(loop.blocks()))
+
+
+def _counts_up(body: Any) -> bool:
+    takes, gives = list(body.inputs())[1:], list(body.outputs())
+    own = {value.debugName() for value in [*body.inputs(), *(out for node in body.nodes() for out in node.outputs())]}
+    condition = gives[0].node()
+    parts = list(condition.inputs()) if condition.kind() == "aten::__and__" else [gives[0]]
+    for less in (part.node() for part in parts if part.node().kind() == "aten::lt"):
+        counted, bound = less.inputs()
+        step = list(counted.node().inputs()) if counted.node().kind() == "aten::add" else []
+        places = [place for place, value in enumerate(takes) if step and value.debugName() == step[0].debugName()]
+        carried = bool(places) and gives[1 + places[0]].debugName() == counted.debugName()
+        if carried and step[1].toIValue() == 1 and bound.debugName() not in own:
+            return True
+    return False
 
 
 def _check_mode(what: str, module: Any) -> None:

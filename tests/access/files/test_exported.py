@@ -312,13 +312,17 @@ class Branches(nn.Module):
         super().__init__()
         self.body = network()
 
-    def forward(self, x: torch.Tensor, scale: float | None = None) -> dict[str, torch.Tensor] | torch.Tensor:
+    def forward(
+        self, x: torch.Tensor, scale: float | None = None, twice: bool = False
+    ) -> dict[str, torch.Tensor] | torch.Tensor:
         if x.dim() != 4:
             raise ValueError(f"no images: {x.dim()}\n")
         for layer in self.body:
             x = layer(x)
         if scale is not None:
             x = x * scale
+        if twice:
+            x = x * 2
         return nn.functional.interpolate(x[:, None], size=[x.shape[1]], mode="nearest")[:, 0]
 
 

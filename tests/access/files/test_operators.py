@@ -127,13 +127,30 @@ def test_while_loops_and_loops_over_lists(tmp_path: Path) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for power in [1.0, 2.0]:
                 x = x * power
-            for _ in range(3):
+            for i in range(x.shape[1]):
+                if i > 1:
+                    break
                 x = x + 1
             return x.flatten(1)
 
-    torch.jit.script(Forever()).save(str(tmp_path / "m.pt"))
-    with pytest.raises(TaggantError, match="needs a while loop, which may never end, which is not run from a file"):
-        open_exported(tmp_path / "m.pt", "exported=m")
+    class Moving(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            i, end = 0, 1
+            while i < end:
+                i, end = i + 1, end + 1
+            return x.flatten(1) + i
+
+    class Standing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            i = 0
+            while i + 1 < 5:
+                i = i * 1
+            return x.flatten(1) + i
+
+    for endless in (Forever(), Moving(), Standing()):
+        torch.jit.script(endless).save(str(tmp_path / "m.pt"))
+        with pytest.raises(TaggantError, match="needs a while loop, which may never end, which is not run from a file"):
+            open_exported(tmp_path / "m.pt", "exported=m")
     torch.jit.script(Some()).save(str(tmp_path / "m.pt"))
     assert open_exported(tmp_path / "m.pt", "exported=m").forward(images()).shape == (5, 3 * SIZE * SIZE)
 
