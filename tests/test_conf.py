@@ -145,6 +145,7 @@ def test_callbacks_of_three_fragments_all_run(tmp_path: Path, tiny_npz: Path) ->
     words += ["--trainer.callbacks.out", str(tmp_path / "s"), "--trainer.callbacks.images_per_key", "2"]
     words += ["--trainer.callbacks.min_images_per_key", "1", "--trainer.callbacks.steps", "1"]
     words += ["--config", str(CONF / "detection" / "default.yaml"), "--trainer.callbacks.keys", keys]
+    words += ["--trainer.callbacks.curve", "true"]
     words += ["--config", str(CONF / "ema" / "default.yaml")]
     words += ["--data.root", str(tiny_npz), "--trainer.max_epochs", "1", "--trainer.default_root_dir", str(tmp_path / "run")]
     assert main(words) == 0

@@ -69,7 +69,8 @@ def test_imports_point_one_way() -> None:
 
 def test_what_is_printed_passes_through_one_function() -> None:
     """Whose lines are all the program's own may print; every other line could carry a stranger's text to a terminal."""
-    own = {"outside/text.py", "cli.py", "commands/plan.py", "commands/demo.py", "commands/resolved.py", "taggants/progress.py"}
+    own = {"outside/text.py", "cli.py", "commands/plan.py", "commands/demo.py", "commands/resolved.py", "taggants/progress.py",
+           "access/parquet_rows.py"}  # the last writes JSON to the process that reads it  # fmt: skip
     found = set()
     for path in ROOT.rglob("*.py"):
         calls = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))

@@ -222,7 +222,7 @@ def _show(arguments: argparse.Namespace) -> None:
     entries = Ledger(arguments.directory, keys.commitment).entries()
     for use in uses(entries):
         if use.look:
-            print(f"look         {use.time} {use.suspect}: counts as a use (with p = 1)")
+            say(f"look         {use.time} {use.suspect}: counts as a use (with p = 1)")
             continue
         outcome = f"log10 p {use.log10_p:.2f}" if use.finished else "not finished (counts as p = 1)"
         say(f"use          {use.time} {use.suspect}: batches {list(use.batches)}, {outcome}")

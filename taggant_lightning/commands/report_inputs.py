@@ -225,7 +225,8 @@ def _recomputed(d: dict[str, Any], ranks: Sequence[int] | None) -> float | None:
     ways = d.get("choices", 1)
     if not math.isclose(top_k / num_classes, d["rate"]) or top_k != test.get("top_k", 1):
         raise ValueError(f"top_k={top_k} and rate={d['rate']} are not those of the test")
-    if not 0 <= d["hits"] <= num_keys or num_keys < 1 or type(ways) is not int or ways < 1:
+    whole = d.get("keys_in_batches", num_keys) >= num_keys
+    if not 0 <= d["hits"] <= num_keys or num_keys < 1 or not whole or type(ways) is not int or ways < 1:
         raise ValueError(f"hits={d['hits']}, num_keys={num_keys} and choices={ways} contradict each other")
     more = math.log10(ways)
     if ranks is not None:

@@ -37,7 +37,7 @@ def test_config_metrics_and_a_resumed_run(tiny_npz: Path, tmp_path: Path) -> Non
     signing = {"keys": keys, "out": str(tmp_path / "signature"), "images_per_key": "2", "steps": "2", "min_images_per_key": "1"}
     words = [*WANDB, *base(tiny_npz, tmp_path / "run")]
     detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", keys]
-    fit = ["fit", *words, *detection, "--trainer.callbacks+", "TaggantSigning"]
+    fit = ["fit", *words, *detection, "--trainer.callbacks.curve", "true", "--trainer.callbacks+", "TaggantSigning"]
     fit += [word for name, value in signing.items() for word in (f"--trainer.callbacks.{name}", value)]
     fit += ["--trainer.callbacks.after_epochs", "[1,2]"]
     assert main([*fit, "--trainer.limit_train_batches", "1"]) == 0

@@ -170,7 +170,7 @@ def _reader(model: OpenModel, images: NDArray[np.float32], layout: str | None) -
                 try:
                     rows.append(_checked_scores(model, image[None])[0])
                 except Gone:
-                    raise
+                    raise Gone(str(wrong)) from None  # what it said before it ended
                 except TaggantError:
                     rows.append(None)
         if wrong is not None and all(row is None for row in rows):

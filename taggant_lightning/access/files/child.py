@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from taggant_lightning.access.files.confine import confine
 from taggant_lightning.access.files.messages import pack, unpack
@@ -48,13 +49,21 @@ def main(channel: int) -> None:
             while True:
                 _, images = unpack(read, 2**32)
                 if images is not None:
-                    write(pack({}, model.forward(images.astype(np.float32, copy=False))))
+                    write(_answer(model, images))
         except TaggantError as error:
             write(pack({"error": str(error)}))
         except MemoryError:
             write(pack({"error": f"{order['what']} needs more memory than it may have; export the model again"}))
     except EOFError:
         return
+
+
+def _answer(model: OpenModel, images: NDArray[np.floating]) -> bytes:
+    """Return the message with the scores, or with what is wrong: a file that fails on some images is asked about others."""
+    try:
+        return pack({}, model.forward(images.astype(np.float32, copy=False)))
+    except TaggantError as error:
+        return pack({"error": str(error)})
 
 
 def _prepare(order: dict[str, Any]) -> Callable[[str, str, int | None], OpenModel]:

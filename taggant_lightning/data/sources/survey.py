@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from taggant_lightning import outside
 from taggant_lightning.data.pictures import CHANGES, Header, PictureError, header_of, one_line
 from taggant_lightning.data.sources.encoded import Mode
 from taggant_lightning.data.sources.listing import Found, Listing, plain, shown
@@ -168,4 +169,4 @@ def say(lines: Iterable[str]) -> None:
     ranks = (os.environ.get(name) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))  # as Lightning finds out
     if next((rank for rank in ranks if rank), "0") == "0":
         for line in lines:
-            print(f"taggant: {line}", file=sys.stderr, flush=True)
+            outside.say(f"taggant: {line}", file=sys.stderr, flush=True)
