@@ -194,7 +194,7 @@ def test_nothing_is_written_within_what_is_read(tmp_path: Path) -> None:
     assert not (tmp_path / "photos" / "train" / "sig").exists()
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", *(pytest.param(e, marks=pytest.mark.slow) for e in ("iso-8859-1", "cp1252"))])
 def test_help_prints_in_any_locale(encoding: str) -> None:
     commands = [name for name in COMMANDS if name not in ("fit", "validate", "test", "predict")]
     code = "import sys; from taggant_lightning.cli import main; main(['--help'])\n"

@@ -47,9 +47,9 @@ def test_a_plan_and_its_file(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ["cifar100-resnet18"],
         ["cifar100-vit-tiny"],
         # The ImageNet ones at a size that a test can count in seconds; the figures are those of docs/scaling.md at 224.
-        ["imagenet-vit-s", "--image-size", "32"],
-        ["imagenet-resnet50", "--image-size", "32", "--derivative", "exact"],
-        ["100m-vit-s", "--image-size", "32", "--device", "a100"],
+        pytest.param(["imagenet-vit-s", "--image-size", "32"], marks=pytest.mark.slow),
+        pytest.param(["imagenet-resnet50", "--image-size", "32", "--derivative", "exact"], marks=pytest.mark.slow),
+        pytest.param(["100m-vit-s", "--image-size", "32", "--device", "a100"], marks=pytest.mark.slow),
     ],
 )
 def test_presets(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-QUICK = ("scenarios", "key_source")  # the others take 10 to 40 seconds each, and run with the slow tests
+QUICK = ("scenarios",)  # the others take 10 to 40 seconds each, and run with the slow tests
 
 
 @pytest.mark.parametrize(

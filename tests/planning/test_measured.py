@@ -116,6 +116,7 @@ def test_what_is_shipped() -> None:
     assert found.training_seconds(256) == pytest.approx(256 / 4678)
 
 
+@pytest.mark.slow
 def test_a_plan_says_what_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = [
         "plan",

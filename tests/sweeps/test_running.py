@@ -105,10 +105,10 @@ def wait_for(folder: Path, entries: int) -> None:
 @pytest.mark.parametrize(
     ("number", "words"),
     [
-        (signal.SIGINT, []),
-        (signal.SIGKILL, []),
+        pytest.param(signal.SIGINT, [], marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, [], marks=pytest.mark.slow),
         (signal.SIGTERM, ["--cold"]),
-        (signal.SIGKILL, ["--cold"]),
+        pytest.param(signal.SIGKILL, ["--cold"], marks=pytest.mark.slow),
     ],
 )
 def test_interrupted_twice_and_begun_again(number: int, words: list[str], tmp_path: Path) -> None:
@@ -161,6 +161,7 @@ def test_what_an_attempt_left_is_cleared(tmp_path: Path) -> None:
     assert journal(tmp_path) == ["first-5", "second-5", "first-5"]
 
 
+@pytest.mark.slow
 def test_batch_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_experiment(tmp_path, {"rows": {"a": None, "b": CHANGE}})
     assert main(sweep(path, "--slurm", str(tmp_path / "jobs"))) == 0
