@@ -17,11 +17,12 @@ from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, docume
 from taggant_lightning.data.release.encoding import encode
 from taggant_lightning.data.release.layout import File, Layout
 from taggant_lightning.data.release.reading import read_manifest
-from taggant_lightning.data.release.writing import FILE_TIME, Progress, quiet
+from taggant_lightning.data.release.writing import Progress, quiet
 from taggant_lightning.data.signature import OverlaySource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_file
 from taggant_lightning.parallel import in_order
+from taggant_lightning.stealth.file_marks import marks
 from taggant_lightning.stealth.traces import (
     Separation,
     high_frequency_energy,
@@ -188,11 +189,7 @@ def _outer_faults(folder: Path, layout: Layout, expected: Manifest, workers: int
         broken = [name for digest, (name, wanted) in zip(found, there, strict=True) if digest != wanted]
     if broken:
         faults.append(f"{_count(broken, 'file')} other than the hash says")
-    if any(status.st_mtime != FILE_TIME for status in (*present.values(), folder.stat())):
-        faults.append("modification times differ, and may tell which images were changed")
-    for what, kind in (("files", regular), ("folders", folders)):
-        if len({stat.S_IMODE(present[name].st_mode) for name in kind}) > 1:
-            faults.append(f"permissions of {what} differ, and may tell which images were changed")
+    faults += marks(folder, present)
     return faults + _document_faults(folder, manifest, replace(expected, hashes=manifest.hashes), files)
 
 
