@@ -48,8 +48,9 @@ def parser_of_keys() -> argparse.ArgumentParser:
         "verify",
         help="recompute keys and commitment from the secret or from revealed batches, and check a claim",
         description="Recomputes keys and commitment. With --claim, says of somebody's claim whether its keys, test and batches "
-        "were fixed before the release, whether its number is right, and what is left of it after all corrections; exit code 2 "
-        "unless everything holds (docs/evidence.md).",
+        "were fixed before the release, whether its number is right, and what is left of it after all corrections. Exit code 2 "
+        "where something fails or is unknown, 3 where nothing speaks against the claim but nobody asked the model (--ask), 0 "
+        "otherwise (docs/evidence.md).",
     )
     verify.add_argument("directory", metavar="DIR", nargs="?", help="folder of the KeySet")
     verify.add_argument("--commitment", metavar="HEX", help="the published commitment to compare with")

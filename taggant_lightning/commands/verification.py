@@ -49,7 +49,12 @@ def _revealed(arguments: argparse.Namespace) -> tuple[Revealed, list[str]]:
         raise TaggantError(f"the revealed keys have the commitment {revealed.commitment} and not {arguments.commitment}")
     noise = revealed.header["derivation"]["source"] == "noise"
     what = f"{len(revealed.labels)} keys follow" if noise else f"the labels of {len(revealed.labels)} keys follow"
-    return revealed, [f"verified: {what} from the revealed secrets and lead to the commitment"]
+    said = [f"verified: {what} from the revealed secrets and lead to the commitment"]
+    if not revealed.tied:
+        said.append("not shown: that the batches' secrets were fixed together; format v1 ties them only in the whole secret")
+    if revealed.guessable:
+        said.append("these keys come from a secret that anybody can guess: no claim may rest on them")
+    return revealed, said
 
 
 def _whole(arguments: argparse.Namespace) -> tuple[KeySet, list[str]]:

@@ -91,6 +91,20 @@ def test_saved_redrawn_revealed(tmp_path: Path, version: int) -> None:
         KeySet(keys.images, keys.labels, forged, SECRET).check()
 
 
+def test_a_promise_of_v1_is_fulfilled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Promises are kept for months: one that an earlier version made draws the keys that it promised."""
+    secret = bytes.fromhex("5f0c9be1a7d24e8393b06c1d7ea2f458")
+    header = drawn("0", secret=secret, version=1).header
+    (tmp_path / "p").mkdir(mode=0o700)
+    (tmp_path / "p" / "secret.hex").write_text(secret.hex())
+    (tmp_path / "p" / "promised.json").write_text(json.dumps({"header": header, "promise": promise_of(header)}))
+    assert main(["keys", "fulfil", str(tmp_path / "p"), "--beacon", "abc", "--out", str(tmp_path / "k")]) == 0
+    keys = KeySet.load(tmp_path / "k")
+    assert promise_of(keys.header) == promise_of(header)
+    assert keys.commitment == drawn("abc", secret=secret, version=1).commitment
+    assert main(["keys", "verify", str(tmp_path / "k")]) == 0
+
+
 def test_in_a_claim() -> None:
     keys = drawn()
     claim = detect(np.ones(6, dtype=np.int64), keys)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from taggant_lightning.cli import main
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.taggants.batches import choose_batches
@@ -58,7 +59,7 @@ def test_batches_are_read_back_and_checked(keys: KeySet, ledger: Ledger, tmp_pat
     assert len(ledger.entries()) == 2
 
 
-def test_what_a_reveal_of_v1_shows(tmp_path: Path) -> None:
+def test_what_a_reveal_of_v1_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Older keys are revealed, and read, as before; nothing ties several batches of them together, and that is told."""
     for sizes, beacon, tied in (([3], None, True), ([1, 2], None, False), ([1, 2], ("ab", "round 5"), True)):
         more = {"batches": sizes, "beacon": beacon, "secret": bytes(range(16)), "version": 1}
@@ -68,7 +69,11 @@ def test_what_a_reveal_of_v1_shows(tmp_path: Path) -> None:
         assert shown["format"] == "taggant-lightning/reveal/v1"
         assert ("seed" in shown) == (beacon is not None)
         assert (shown["secret"] == keys.secret.hex()) == (len(sizes) == 1 and beacon is None)
-        assert read_reveals([written(tmp_path, shown)]).tied == tied
+        path = written(tmp_path, shown)
+        assert read_reveals([path]).tied == tied
+        capsys.readouterr()
+        assert main(["keys", "verify", "--reveal", str(path)]) == 0
+        assert ("not shown: that the batches' secrets were fixed together" in capsys.readouterr().out) == (not tied)
 
 
 def test_a_reveal_of_another_version(keys: KeySet, ledger: Ledger, tmp_path: Path) -> None:
