@@ -157,9 +157,15 @@ def publish(
     )
 
     bar = Bar()
+    try:
+        beside = data.test_source
+    except TaggantError:  # a release needs no test split
+        beside = None
 
     def check(folder: Path) -> dict[str, Any]:
-        return audit_release(folder, layout, manifest, perceptual_weights=perceptual_weights, workers=workers, progress=bar)
+        return audit_release(
+            folder, layout, manifest, beside=beside, perceptual_weights=perceptual_weights, workers=workers, progress=bar
+        )
 
     if audit_only:
         return check(out)

@@ -13,15 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.data.duplicates import Sketch, sketch
 from taggant_lightning.data.release.documents import DOCUMENTS, Manifest, documents
 from taggant_lightning.data.release.encoding import encode
 from taggant_lightning.data.release.layout import File, Layout
 from taggant_lightning.data.release.reading import read_manifest
 from taggant_lightning.data.release.writing import Progress, quiet
 from taggant_lightning.data.signature import OverlaySource
+from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import sha256_file
 from taggant_lightning.parallel import in_order
+from taggant_lightning.stealth.copies import unlike_their_copies
 from taggant_lightning.stealth.file_marks import marks
 from taggant_lightning.stealth.traces import (
     Separation,
@@ -51,6 +54,8 @@ class Seen(NamedTuple):
         signed: Whether it is signed.
         traces: (images, 4): bytes, high-frequency energy, JPEG lattice, small coefficients.
         before: The same of the originals.
+        cells: (images, 16): sketches of the originals, by which copies are found.
+        digests: (images, 16): the bytes of their digests.
         packed: Whether the file that holds it is what packing its images makes.
     """
 
@@ -61,6 +66,8 @@ class Seen(NamedTuple):
     signed: NDArray[np.bool_]
     traces: NDArray[np.float64]
     before: NDArray[np.float64]
+    cells: NDArray[np.float32]
+    digests: NDArray[np.uint8]
     packed: NDArray[np.bool_]
 
 
@@ -103,7 +110,9 @@ class ExamineUnit:
             encoded.append(encode(item.pixels, codec) if codec else b"")
             own = encoded[-1] == item.data if codec else True
             label = item.label == int(overlay.labels[index])
-            rows.append((step, np.array_equal(item.pixels, wanted), label, own, changed, traces, earlier))
+            cells, digest = sketch(before)
+            digits = np.frombuffer(digest, np.uint8)
+            rows.append((step, np.array_equal(item.pixels, wanted), label, own, changed, traces, earlier, cells, digits))
         packed = self.layout.as_packed(self.folder, unit, encoded)
         columns = [np.array(column) for column in zip(*rows, strict=True)]
         return Seen(*[*columns, np.full(len(rows), packed)])
@@ -119,6 +128,7 @@ def audit_release(
     layout: Layout,
     expected: Manifest,
     *,
+    beside: ImageSource | None = None,
     perceptual_weights: str | None = None,
     workers: int = 1,
     progress: Progress = quiet,
@@ -129,14 +139,15 @@ def audit_release(
         folder: The release.
         layout: The layout that it was written in, of the signed source.
         expected: The manifest that it should have; its list of hashes is taken from the files.
+        beside: Images that are public as they are, such as the test split: a copy of a signed image among them gives it away.
         perceptual_weights: File with the weights of LPIPS's trunk (AlexNet); None leaves LPIPS out.
         workers: Processes.
         progress: As in `write_release`.
 
     Returns:
         num_images, num_changed, max_step (8-bit steps), bound, visibility (PSNR, SSIM, LPIPS of signed images), traces (for
-        each: auc and p_value of telling signed from unsigned images, auc_of_originals, share_signed_in_top_percent), verdict
-        and warning in words.
+        each: auc and p_value of telling signed from unsigned images, auc_of_originals, share_signed_in_top_percent),
+        given_away (signed images with a copy that is not signed alike), verdict and warning in words.
 
     Raises:
         TaggantError: If anything is not as it should be: a file's hash, place, time, permissions or encoder settings, a label
@@ -161,6 +172,8 @@ def audit_release(
         raise TaggantError(f"release={folder} must not be published: {'; '.join(faults)}")
     traces = {name: _tell(everything, number) for number, name in enumerate(TRACES)}
     changed = layout.indices[everything.signed]
+    sketches = [Sketch(cells, digits.tobytes()) for cells, digits in zip(everything.cells, everything.digests, strict=True)]
+    given_away = unlike_their_copies(overlay, layout.indices, sketches, beside)
     return {
         "num_images": total,
         "num_changed": int((everything.steps > 0).sum()),
@@ -168,7 +181,8 @@ def audit_release(
         "bound": overlay.signature.bound,
         "visibility": visibility(_pairs(overlay, changed[:: max(1, len(changed) // VISIBLE_PAIRS)]), perceptual_weights),
         "traces": traces,
-        "verdict": verdict(traces),
+        "given_away": given_away,
+        "verdict": verdict(traces, given_away),
         "warning": DIFFERENCING,
     }
 
@@ -248,8 +262,14 @@ def _tell(seen: Seen, number: int) -> dict[str, float]:
     return {**named, "share_signed_in_top_percent": top}
 
 
-def verdict(traces: dict[str, dict[str, float]]) -> str:
-    """Say in words what traces tell a reader who has no originals."""
+def verdict(traces: dict[str, dict[str, float]], given_away: int = 0) -> str:
+    """Say in words what traces, and copies of signed images, tell a reader who has no originals."""
+    if given_away:
+        rest = verdict(traces)
+        return (
+            f"Signed images can be found without the originals: {given_away} have a copy, equal or near, that is not signed "
+            f"alike; remove such copies and sign again.{'' if rest.startswith('Nothing') else ' ' + rest}"
+        )
     apart = [n for n, t in traces.items() if max(t["auc"], 1 - t["auc"]) >= CERTAIN and t["p_value"] >= P_VALUE]
     if apart:
         return f"Too few images are signed to judge by {', '.join(TRACES[n] for n in apart)}, which may tell all of them."

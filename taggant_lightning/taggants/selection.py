@@ -58,7 +58,7 @@ def select(
             # Neither the label nor the number of its keys may follow from a message: messages end up in logs.
             raise TaggantError(
                 f"a class has too few images for the keys that share its label: fewer than min_images_per_key={minimum} a key; "
-                "use fewer keys, more images, or a smaller minimum"
+                "use fewer keys, more images (those with near copies do not count), or a smaller minimum"
             )
         shrunk = shrunk or budget < images_per_key
         order = _order(candidates, selection, seed, label, score)

@@ -24,6 +24,7 @@ from taggant_lightning.files import canonical_json, given_path, read_json, secre
 from taggant_lightning.models.classifier import ImageClassifier, load_classifier
 from taggant_lightning.models.ensemble import members
 from taggant_lightning.outside.documents import HEAVY
+from taggant_lightning.taggants.copies import Signable, signable
 from taggant_lightning.taggants.crafting import Settings
 from taggant_lightning.taggants.crafting_state import CraftingState
 from taggant_lightning.taggants.descent import DEFAULT_LR, Optimizer
@@ -151,6 +152,7 @@ class TaggantSigning(Callback):
         self.perceptual_weights = perceptual_weights and str(given_path(perceptual_weights, "perceptual_weights"))
         self.signature: Signature | None = None
         self._rounds, self._training = 0, ""
+        self._signable = Signable(np.zeros(0, np.int64), {})  # until the data are there
         self._frozen: list[nn.Module] = []
         self._perceptual: Perceptual | None = None
 
@@ -187,6 +189,7 @@ class TaggantSigning(Callback):
                 raise TaggantError(
                     "the surrogate's weights are in half precision; write --trainer.precision 32-true or bf16-mixed"
                 )
+        self._signable = signable(data, trainer)
         self._select(data, lambda indices: np.zeros(len(indices)))
         if self.perceptual_weight > 0:
             self._perceptual = Perceptual(self.perceptual_trunk, self.perceptual_weights)
@@ -376,7 +379,8 @@ class TaggantSigning(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({f"signing/{name}": value for name, value in values.items()}, step=trainer.global_step)
         stored = {"run": self._run_digest(data), **values}
-        self.signature = assemble(keys, data.train_source, chosen, crafted, self.eps, stored)
+        crafted_alone = assemble(keys, data.train_source, chosen, crafted, self.eps, stored)
+        self.signature = self._signable.signed_alike(crafted_alone)
         if quick:
             log.info("fast_dev_run: crafted one step, wrote no Signature")
         elif trainer.is_global_zero:
@@ -421,7 +425,7 @@ class TaggantSigning(Callback):
     def _select(self, data: ImageDataModule, score: Score) -> list[NDArray[np.int64]]:
         return select(
             data.train_source.labels,
-            data.train_indices,
+            self._signable.candidates,
             self.keyset.labels,
             images_per_key=self.images_per_key,
             minimum=self.min_images_per_key,
@@ -435,7 +439,8 @@ class TaggantSigning(Callback):
         data = datamodule_of(trainer, self)
         if self._rounds:
             previous = self.signature or Signature.load(self._state.round(self._rounds - 1))
-            chosen = [np.sort(previous.indices[previous.served == key]) for key in range(len(self.keyset))]
+            served = [previous.indices[previous.served == key] for key in range(len(self.keyset))]
+            chosen = [np.sort(self._signable.own(indices)) for indices in served]
         else:
             sides = (settings.load_size, settings.image_size)
             score = GradientNorms(surrogate, data.train_source, *sides, settings.micro_batch)
