@@ -38,6 +38,7 @@ from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import write_json
 from taggant_lightning.statistics import binomial_log10_p
 from tests.control import control
+from tests.manifests import whole_manifest
 
 NUM_KEYS, NUM_CLASSES, TOP_K, SIZE, BLOCK, MODEL = 10, 100, 10, 16, 400, "small_cnn"
 
@@ -122,13 +123,14 @@ def verdicts(model: ImageClassifier, number: int) -> list[dict[str, Any]]:
         with contextlib.redirect_stdout(io.StringIO()):
             taggant(["detect", "--keys", str(folder / "keys"), "--url", service.url, "--out", str(folder / "run")])
         claim = Detection.load(folder / "run" / "detection.json")
-        other, own = {"commitment": "00" * 32}, {"commitment": keys.commitment}
+        own = whole_manifest(keys)
+        other, none = {**own, "commitment": "00" * 32}, {**own, "commitment": None}
         early, late = "2026-01-01", "2026-09-01"
         fewer = {**claim.details, "num_keys": claim.details["hits"]}
         top_k = {**claim.details, "test": {"name": "binomial_top_k", "top_k": 20}, "top_k": 20, "rate": 0.2}
-        whole = [{"commitment": [keys.commitment, *(f"{n:064x}" for n in range(1, 100_000))]}]
+        whole = [{**own, "commitment": [keys.commitment, *(f"{n:064x}" for n in range(1, 100_000))]}]
         cases: list[tuple[str, Detection, list[dict[str, Any]], str]] = [
-            ("the release names no commitment", claim, [{"commitment": None}], early),
+            ("the release names no commitment", claim, [none], early),
             ("the release names another commitment", claim, [other], early),
             ("the commitment is later than the release", claim, [own], late),
             ("all 100,000 commitments were published before", claim, whole, early),
@@ -149,8 +151,9 @@ def verdicts(model: ImageClassifier, number: int) -> list[dict[str, Any]]:
                 code = taggant(words)
             failing = [line for line in out.getvalue().splitlines() if line.startswith(("FAILS", "unknown"))]
             corrected = next(line for line in out.getvalue().splitlines() if "significance" in line)
-            rows.append({"attack": said, "verifies": code == 0, "failing": failing, "significance": corrected})
-            print(f"{said}: {'VERIFIES' if code == 0 else 'rejected'}; {'; '.join(failing)}; {corrected}", flush=True)
+            # 3: nothing speaks against the claim, and its answers are the attacker's word; asking the model confirms them here.
+            rows.append({"attack": said, "verifies": code in (0, 3), "failing": failing, "significance": corrected})
+            print(f"{said}: {'STANDS' if code in (0, 3) else 'rejected'}; {'; '.join(failing)}; {corrected}", flush=True)
         rows.append({"attack": "the claim itself", "hits": claim.details["hits"], "log10_p": claim.log10_p})
     return rows
 
