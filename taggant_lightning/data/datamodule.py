@@ -279,8 +279,13 @@ class ImageDataModule(pl.LightningDataModule):
         return self._laid_out(channels_last(centre(images, self.image_size))), labels
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        """Return images contiguous, as any model may expect them, unless the one in training says that it wants otherwise."""
+        """Return images contiguous, as any model may expect them, unless the one in training says that it wants otherwise.
+
+        They are of the precision of the model's weights: Lightning converts batches before these were numbers.
+        """
         module = None if self.trainer is None else self.trainer.lightning_module
+        if self.trainer is not None:
+            images = self.trainer.precision_plugin.convert_input(images)
         return images if getattr(module, "takes_channels_last", False) else images.contiguous()
 
     def augmentation(self, epoch: int, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.module import ask_module
+from taggant_lightning.access.module import ask_module, check_module
 from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
@@ -127,6 +127,18 @@ class KeyDetection(Callback):
             raise TaggantError(f"keys={self.keys} have {self.keyset.images.shape[1]} channels and the images {data.channels}")
         if stage == "fit" and self.curve and trainer.is_global_zero:
             Ledger(self.keys, self.keyset.commitment).append("curve", run=str(trainer.default_root_dir))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse a model that answers no logits before it is trained."""
+        data = datamodule_of(trainer, self)
+        check_module(pl_module, (data.channels, data.image_size, data.image_size), data.num_classes)
+
+    on_test_start = on_fit_start
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do the same for `validate`; within a training it is done."""
+        if trainer.validating:
+            self.on_fit_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log hits and log10 p as exploratory aggregates."""
