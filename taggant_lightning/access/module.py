@@ -1,10 +1,11 @@
 """Asking a torch module, without leaving a trace in it or in the random state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
 
 from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.errors import TaggantError
@@ -24,6 +25,36 @@ def evaluation(module: nn.Module) -> Iterator[None]:
             submodule.training = training
 
 
+def check_module(module: nn.Module, shape: Sequence[int], num_classes: int) -> None:
+    """Ask a module for two grey images, before anything is paid for, and refuse what answers no logits.
+
+    Args:
+        module: The module, where it will run.
+        shape: (C, S, S) of its images.
+        num_classes: Number of classes that it must answer.
+
+    Raises:
+        TaggantError: If it answers something else than a tensor (N, num_classes) of floating point numbers.
+    """
+    parameters = list(module.parameters())
+    if any(isinstance(p, UninitializedParameter) for p in parameters):
+        return  # a lazy module: asking would make its weights, out of turn
+    image = torch.full((2, *shape), 0.5)
+    place = next((p for p in parameters if p.is_floating_point()), image)
+    devices = [place.device] if place.device.type == "cuda" else []
+    with evaluation(module), torch.no_grad(), torch.random.fork_rng(devices):
+        answer = module(image.to(place.device, place.dtype))
+    name = type(module).__name__
+    wanted = f"logits, a tensor (N, {num_classes})"
+    if not isinstance(answer, Tensor):
+        parts = list(answer) if isinstance(answer, Mapping) else getattr(answer, "_fields", ())
+        hint = f"its entry {parts[0]!r}" if parts else "the logits alone"
+        raise TaggantError(f"{name}.forward returns {type(answer).__name__}, and {wanted}, are needed; have it return {hint}")
+    if answer.shape != (2, num_classes) or not answer.is_floating_point():
+        found = f"{str(answer.dtype).removeprefix('torch.')} {('N', *answer.shape[1:])}".replace("'", "")
+        raise TaggantError(f"{name}.forward returns {found} for N images, and {wanted}, are needed; have it return these")
+
+
 def ask_module(module: nn.Module, images: Tensor) -> list[Answer]:
     """Ask a module for its rankings.
 
@@ -35,22 +66,6 @@ def ask_module(module: nn.Module, images: Tensor) -> list[Answer]:
         N answers, numbered as the images.
     """
     return rank(_scores(module, images).numpy())
-
-
-def check_scores(module: nn.Module, shape: tuple[int, int, int], num_classes: int) -> None:
-    """Refuse a module whose forward gives no class scores, by a pass over two black images that leaves no trace.
-
-    Args:
-        module: As for `ask_module`.
-        shape: (C, S, S) of its images.
-        num_classes: How many classes it must answer.
-
-    Raises:
-        TaggantError: If forward returns anything but a tensor (2, num_classes) of floating point.
-    """
-    classes = _scores(module, torch.zeros(2, *shape)).shape[1]
-    if classes != num_classes:
-        raise TaggantError(f"the model answers {classes} classes and the keys were drawn for {num_classes}")
 
 
 def check_own_answers(module: nn.Module, images: Tensor) -> dict[str, int]:

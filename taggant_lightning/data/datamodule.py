@@ -283,12 +283,14 @@ class ImageDataModule(pl.LightningDataModule):
         return self._laid_out(channels_last(centre(images, self.image_size))), labels
 
     def _laid_out(self, images: Tensor) -> Tensor:
-        """Return images in the trainer's precision, contiguous unless the model in training says that it wants otherwise."""
-        if self.trainer is None:
-            return images.contiguous()
-        # Lightning has converted the batch before; these images are new.
-        images = self.trainer.precision_plugin.convert_input(images)
-        return images if getattr(self.trainer.lightning_module, "takes_channels_last", False) else images.contiguous()
+        """Return images contiguous, as any model may expect them, unless the one in training says that it wants otherwise.
+
+        They are of the precision of the model's weights: Lightning converts batches before these were numbers.
+        """
+        module = None if self.trainer is None else self.trainer.lightning_module
+        if self.trainer is not None:
+            images = self.trainer.precision_plugin.convert_input(images)
+        return images if getattr(module, "takes_channels_last", False) else images.contiguous()
 
     def augmentation(self, epoch: int, device: torch.device) -> Tensor:
         """Return the numbers of all training images' augmentation in an epoch, (N, NUMBERS[augment]) float32, on a device."""

@@ -48,7 +48,7 @@ class Distillation(ImageClassifier):
         """Return the loss of a batch of images in [0, 1]; its labels are not used."""
         images, _ = self.mixing(*batch)
         with torch.no_grad():
-            wanted = self._teacher[0](images)
+            wanted = self._teacher[0](images.float()).to(images.dtype)  # whatever precision the student trains in
         losses = [soft_loss(logits, wanted, self.temperature) for logits in self.answers(images)]
         loss = torch.stack(losses).sum()  # as ImageClassifier sums its members'
         self.log_loss(loss / len(losses), len(images))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from taggant_lightning.access.answer import Answer
-from taggant_lightning.access.module import ask_module, check_own_answers, check_scores
+from taggant_lightning.access.module import ask_module, check_module, check_own_answers
 from taggant_lightning.data.datamodule import datamodule_of
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
@@ -135,13 +135,16 @@ class KeyDetection(Callback):
             raise TaggantError(f"keys={self.keys} have {self.keyset.images.shape[1]} channels and the images {data.channels}")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Find out before the first epoch whether the model can be asked.
+        """Refuse a model that answers no logits before it is trained."""
+        data = datamodule_of(trainer, self)
+        check_module(pl_module, (data.channels, data.image_size, data.image_size), data.num_classes)
 
-        Raises:
-            TaggantError: If its forward returns no class scores, or another number of classes than the keys have.
-        """
-        size, channels = datamodule_of(trainer, self).image_size, self.keyset.images.shape[1]
-        check_scores(pl_module, (channels, size, size), self.keyset.num_classes)
+    on_test_start = on_fit_start
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do the same for `validate`; within a training it is done."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self.on_fit_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log hits and log10 p, once the look stands in the ledger."""

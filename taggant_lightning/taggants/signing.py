@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from torch import nn
 
-from taggant_lightning.access.module import check_scores, evaluation
+from taggant_lightning.access.module import check_module, evaluation
 from taggant_lightning.data.augment import check_differentiable
 from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
 from taggant_lightning.data.places import refuse_within_data
@@ -185,10 +185,7 @@ class TaggantSigning(Callback):
             raise TaggantError(f"after_epochs={self.after_epochs} goes beyond max_epochs={last}; name epochs of 1..{last}")
         self._frozen = [self._load_surrogate(path, data) for path in self.surrogates]
         for module in (m for whole in (pl_module, *self._frozen) for m in members(whole)):
-            if self._chosen(module)[0].dtype not in (torch.float32, torch.float64):
-                raise TaggantError(
-                    "the surrogate's weights are in half precision; write --trainer.precision 32-true or bf16-mixed"
-                )
+            self._refuse_half(module)
         self._signable = signable(data, trainer)
         self._select(data, lambda indices: np.zeros(len(indices)))
         if self.perceptual_weight > 0:
@@ -204,13 +201,19 @@ class TaggantSigning(Callback):
         self._training = training_digest(pl_module, facts)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Ask the model two black images, so that one without class scores is found out before the first epoch is paid for.
+        """Check the model where it will run: what it answers, and in which precision the trainer has put its weights.
 
         Raises:
-            TaggantError: If its forward returns something else, or another number of classes.
+            TaggantError: If it answers no logits, or its weights are in half precision.
         """
         data = datamodule_of(trainer, self)
-        check_scores(pl_module, (data.channels, data.image_size, data.image_size), data.num_classes)
+        for module in members(pl_module):
+            self._refuse_half(module)
+        check_module(pl_module, (data.channels, data.image_size, data.image_size), data.num_classes)
+
+    def _refuse_half(self, module: nn.Module) -> None:
+        if self._chosen(module)[0].dtype not in (torch.float32, torch.float64):
+            raise TaggantError("the surrogate's weights are in half precision; write --trainer.precision 32-true or bf16-mixed")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Refuse to train on after the one round of a finished training.
