@@ -202,6 +202,14 @@ def test_what_people_write_after_ckpt_path(
     assert "the trainer's arguments do not fit together" in told(
         ["fit", *words, "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "-3"], capsys
     )
+    for flag, value, sentence in (
+        ("val_check_interval", "5", "must be less than or equal to the number of the training batches"),
+        ("val_check_interval", "0", "val_check_interval=0 must be above 0"),
+        ("accumulate_grad_batches", "0", "accumulate_grad_batches=0 must be above 0"),
+        ("check_val_every_n_epoch", "0", "check_val_every_n_epoch=0 must be above 0"),
+        ("profiler", "nope", "the trainer's arguments do not fit together"),
+    ):
+        assert sentence in told(["fit", *words, f"--trainer.{flag}", value], capsys)
     assert main(["fit", *words, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
     assert "current_epoch=2" in told(["fit", *words, "--trainer.max_epochs", "1", "--ckpt_path", "last"], capsys)
 
