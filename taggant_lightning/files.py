@@ -200,8 +200,8 @@ def secret_directory(path: Path) -> Path:
     else:
         path.chmod(0o700)  # whatever the umask took away
     if not path.is_dir():
-        what = "a link that leads nowhere" if path.is_symlink() else "a file, or lies below one"
-        raise TaggantError(f"secret directory {path} is {what}; name a folder")
+        what = "is a file" if path.exists() else "is a link that leads nowhere" if path.is_symlink() else "cannot be made there"
+        raise TaggantError(f"secret directory {path} {what}; name a folder")
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         raise TaggantError(f"secret directory {path} can be read by others; run `chmod 700 {path}` or name a new folder")
     return path

@@ -14,8 +14,8 @@ LONGEST = 300  # letters of Lightning's own words; a model's list of unlike weig
 def refusal(error: Exception, ckpt_path: object) -> str | None:
     """Return what a user did wrong where Lightning, or the parser, says so; None for a failure of another kind.
 
-    Lightning raises many types. What its Trainer's constructor raises is about `--trainer`, and what it raises while it
-    restores a checkpoint is about `--ckpt_path`, whatever the type.
+    Lightning raises many types. A ValueError that its own code raises is a refusal; what its Trainer's constructor raises is
+    about `--trainer`, and what it raises while it restores a checkpoint is about `--ckpt_path`, whatever the type.
 
     Args:
         error: What was raised.
@@ -31,7 +31,7 @@ def refusal(error: Exception, ckpt_path: object) -> str | None:
             f"ckpt_path={ckpt_path} does not suit this run ({said}); use the model, the optimizer and the trainer's arguments "
             "that it was written with"
         )
-    if isinstance(error, MisconfigurationException) or _passed(error, trainer.__name__, ("__init__",)):
+    if isinstance(error, MisconfigurationException) or _passed(error, trainer.__name__, ("__init__",)) or _own(error):
         return f"the trainer's arguments do not fit together: {said}"
     return None
 
@@ -41,6 +41,12 @@ def _short(error: Exception) -> str:
     words = "".join(letter if letter.isprintable() else " " for letter in str(error) or type(error).__name__)
     line = " ".join(words.split()).rstrip(".")
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
+
+
+def _own(error: Exception) -> bool:
+    """Say whether Lightning itself raised a ValueError, and no code of a model, data module or callback."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, ValueError) and str(frame.f_globals.get("__name__")).startswith("lightning.pytorch.")
 
 
 def _passed(error: Exception, module: str, functions: tuple[str, ...]) -> bool:

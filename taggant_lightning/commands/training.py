@@ -46,6 +46,8 @@ from taggant_lightning.stealth.training import AdversarialClassifier, GradientNo
 from taggant_lightning.taggants.detection import KeyDetection
 from taggant_lightning.taggants.signing import TaggantSigning  # noqa: F401  # short name in YAML
 
+COUNTS = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
+
 
 class SaveRunConfig(SaveConfigCallback):
     """Writes the resolved configuration to config.yaml in the run directory, whatever the logger, and to W&B if it is one."""
@@ -96,6 +98,9 @@ class TaggantCLI(LightningCLI):
         config = self.config[self.subcommand]
         trainer = config.trainer
         slurm.check_tasks(trainer)
+        for name in COUNTS:  # by which Lightning divides
+            if isinstance(value := trainer[name], int | float) and not value > 0:
+                raise TaggantError(f"{name}={value} must be above 0; write --trainer.{name} 1, or leave it out")
         chosen = trainer.default_root_dir or default_directory(str(self.subcommand))
         folder = str(given_path(chosen, "default_root_dir"))
         trainer.default_root_dir = os.environ[RUN_DIRECTORY] = folder

@@ -199,11 +199,21 @@ def test_what_people_write_after_ckpt_path(
     fit = ["fit", *words, "--trainer.max_epochs", "2", "--ckpt_path"]
     assert "holds a model and no training to go on with (no loops)" in told([*fit, "model.ckpt"], capsys)
     assert "does not suit this run" in told([*fit, "optimizer.ckpt"], capsys)
-    assert "the trainer's arguments do not fit together" in told(
-        ["fit", *words, "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "-3"], capsys
-    )
     assert main(["fit", *words, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
     assert "current_epoch=2" in told(["fit", *words, "--trainer.max_epochs", "1", "--ckpt_path", "last"], capsys)
+
+
+def test_flags_that_lightning_refuses(tiny_npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = base(tiny_npz, tmp_path / "run")
+    for flag, value, sentence in (
+        ("limit_train_batches", "-3", "the trainer's arguments do not fit together"),
+        ("val_check_interval", "5", "must be less than or equal to the number of the training batches"),
+        ("val_check_interval", "0", "val_check_interval=0 must be above 0"),
+        ("accumulate_grad_batches", "0", "accumulate_grad_batches=0 must be above 0"),
+        ("check_val_every_n_epoch", "0", "check_val_every_n_epoch=0 must be above 0"),
+        ("profiler", "nope", "the trainer's arguments do not fit together"),
+    ):
+        assert sentence in told(["fit", *words, f"--trainer.{flag}", value], capsys)
 
 
 @pytest.mark.parametrize("flag", ["enable_checkpointing", "enable_progress_bar", "logger", "enable_model_summary"])

@@ -31,7 +31,7 @@ def test_training_and_the_verdict(precision: str, tiny_npz: Path, tmp_path: Path
     detection = ["--trainer.callbacks+", "KeyDetection", "--trainer.callbacks.keys", str(keys)]
     assert main(["test", *words, *detection, "--ckpt_path", "last"]) == 0
     assert Detection.load(run / "detection.json").details["num_keys"] == 4
-    student = ["--model", "Distillation", "--model.model_name", "small_cnn", "--model.teacher", str(checkpoint)]
+    student = ["--model", "Distillation", "--model.model_name", "small_mlp", "--model.teacher", str(checkpoint)]
     assert main(["fit", *words, *student, "--trainer.default_root_dir", str(tmp_path / "student")]) == 0
     weights = torch.load(tmp_path / "student" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {w.dtype for w in weights.values() if w.is_floating_point()} == {DTYPES[precision]}

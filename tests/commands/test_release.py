@@ -183,5 +183,12 @@ def test_a_full_disk_is_told_in_one_sentence(
     monkeypatch.undo()
     assert main(words) == 0
     monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(PermissionError(1, "not allowed")))
+    capsys.readouterr()
     assert main([*words[:-1], str(tmp_path / "more")]) == 2
-    assert "cannot be read or written (Operation not permitted)" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        f"taggant keys: '{tmp_path / 'more' / 'secret.hex'}' cannot be read or written (Operation not permitted); name another "
+        "path, or change its permissions\n"
+    )
+    monkeypatch.setattr("os.fsync", lambda handle: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+    assert main([*words[:-1], str(tmp_path / "third")]) == 1
+    assert "(Input/output error); mend that and run the same command again" in capsys.readouterr().err
