@@ -37,7 +37,7 @@ def test_failed_write_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest
 
 def test_messages(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(TaggantError, match="is a file, or lies below one; name a folder"):
+    with pytest.raises(TaggantError, match="is a file; name a folder"):
         secret_directory(tmp_path / "file")
     with pytest.raises(TaggantError, match="keys: .* does not exist"):
         read_json(tmp_path / "none.json", what="keys")

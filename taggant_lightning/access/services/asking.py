@@ -7,7 +7,7 @@ from threading import Event
 
 from taggant_lightning.access.answer import Query
 from taggant_lightning.access.services.ending import Asked
-from taggant_lightning.access.services.failures import FailedAttempt, Failure
+from taggant_lightning.access.services.failures import FailedAttempt, Failure, NotBegun
 from taggant_lightning.access.services.journal import Journal, Recorded
 from taggant_lightning.errors import TaggantError
 
@@ -20,8 +20,8 @@ class Asking:
     """One run over queries.
 
     Args:
-        ask: Asks one query, in any thread, with all attempts or (False) with one; raises FailedAttempt, or TaggantError where
-            no other query would go better.
+        ask: Asks one query, in any thread, with all attempts or (False) with one; raises FailedAttempt, TaggantError where no
+            other query would go better, or NotBegun where `ended` left no time for an attempt.
         queries: In the order in which they are begun.
         journal: Gets the answers, from this thread; begun with the first proper one, so that a set-up that brings none leaves
             nothing behind.
@@ -154,6 +154,8 @@ class Asking:
                 return self._ask(query, patient)
             except (TaggantError, FailedAttempt) as error:
                 return error
+            except NotBegun:
+                return None
 
         waiting = deque(queries)
         under_way: dict[Future[Outcome], Query] = {}

@@ -28,3 +28,7 @@ class FailedAttempt(Exception):  # noqa: N818 - it says what is the matter
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.kind)
         self.failure = failure
+
+
+class NotBegun(Exception):  # noqa: N818 - nothing failed
+    """The run ended before the first attempt at a query."""

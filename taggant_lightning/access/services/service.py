@@ -15,7 +15,7 @@ from taggant_lightning.access.png import png
 from taggant_lightning.access.services.asking import Asking
 from taggant_lightning.access.services.ending import check_ending
 from taggant_lightning.access.services.exchange import Line, Response
-from taggant_lightning.access.services.failures import FailedAttempt, Failure
+from taggant_lightning.access.services.failures import FailedAttempt, Failure, NotBegun
 from taggant_lightning.access.services.forms import suggestion
 from taggant_lightning.access.services.journal import Journal, Recorded
 from taggant_lightning.access.services.mapping import load_mapping
@@ -143,7 +143,7 @@ class Service:
 
     def _ask(self, query: Query, pace: Pace, ended: threading.Event, line: Line, attempts: int) -> Recorded:
         body = self._wire.request(png(query.image))
-        last = FailedAttempt(Failure("the end of the run"))
+        last: FailedAttempt | None = None
         for attempt in range(1, attempts + 1):
             if not pace.wait():
                 break
@@ -157,7 +157,7 @@ class Service:
             if attempt < attempts:
                 delay = self._backoff * 2.0 ** min(attempt - 1, 30) * self._jitter.uniform(0.5, 1.5)
                 ended.wait(min(delay, LONGEST_BACKOFF))
-        raise last
+        raise last or NotBegun
 
     def _read(self, response: Response) -> Recorded:
         status, headers = response.status, response.headers

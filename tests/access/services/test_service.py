@@ -271,6 +271,11 @@ def test_a_wrong_address_or_login(journal: Journal, reply: Reply, message: str) 
     assert len(served.requests) <= asking.IN_VAIN + 4
 
 
+def test_queries_whose_turn_never_came_are_not_counted_among_the_failures(journal: Journal) -> None:
+    with serve(lambda _: Reply(404)) as served, pytest.raises(TaggantError, match=r"to 1\d queries: HTTP 404; write"):
+        service(served.url, rate=50, concurrency=8).ask(queries(30), journal)
+
+
 ODD = [
     *(Reply(status) for status in (401, 403, 404, 405, 410, 500, 429, 600)),
     Reply(302, b"", {"Location": "http://127.0.0.1:1/login"}),
