@@ -22,9 +22,10 @@ from numpy.typing import NDArray
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.statistics import rank_scores, sequential_log10_p
+from taggant_lightning.statistics.tests import make_test
+from taggant_lightning.statistics.tests.sequential_top_k import BET
 from taggant_lightning.taggants.detection import ask
 from taggant_lightning.taggants.hits import key_ranks
-from taggant_lightning.taggants.primary import BET, evaluate, make_test
 from tests.answerers import EXACT, SHORT, labels_of
 from tests.control import LEVELS, control_of, excess_of, score_tail, top_k_tail, transform
 from tests.mutants import CASES
@@ -84,11 +85,9 @@ def controls(ranks: Ranks, classes: int, *, exact: bool) -> dict[str, dict[str, 
     for name, top_k in (("top-k", first_k), ("top-1", 1), ("rank score", 0)):
         tail = top_k_tail(ranks.shape[1], top_k, classes) if top_k else score_tail(ranks.shape[1], classes)
         values = (ranks <= top_k).sum(axis=1) if top_k else scores
-        test = make_test(
-            "binomial_top_k" if top_k else "rank_score", num_classes=classes, top_k=top_k or None, bet=None, stop=None
-        )
+        test = make_test("binomial_top_k" if top_k else "rank_score", num_classes=classes, top_k=top_k or None)
         for own, value in zip(ranks[:3], values[:3], strict=True):  # the tables are what the package says
-            if abs(evaluate(test, own, classes).log10_p - tail[value]) > 1e-6:
+            if abs(test.evaluate(own).log10_p - tail[value]) > 1e-6:
                 raise SystemExit(f"{name}: the package's p-value differs from the table's")
         if exact:
             u = transform(tail, values, seed=1)

@@ -19,7 +19,6 @@ from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.moments import date
-from taggant_lightning.taggants.primary import SEQUENTIAL, may_stop
 from taggant_lightning.taggants.queries import plan_queries
 from taggant_lightning.taggants.verdict import OpenUse, compare_with_decoys, conclude, ranks_of, verdict_line
 
@@ -296,7 +295,6 @@ def _from_service(
     about = {"commitment": keys.commitment, "batches": list(batches), "decoys": arguments.decoys}
     journal = Journal(folder / "secret" / "answers.jsonl", {**about, **service.binding})
     key_queries = [query for query, key in zip(plan.queries, plan.keys, strict=True) if key is not None]
-    sequential = keys.test["name"] == SEQUENTIAL
 
     def answered() -> list[Answer]:
         """Return the answers to the first keys, up to the first that has none yet."""
@@ -307,7 +305,7 @@ def _from_service(
         """Enter the use with the first answer, and say whether a sequential test may stop."""
         if journal.answers:
             use.begin(folder)
-        return sequential and may_stop(keys.test, ranks_of(answered(), keys, batches), keys.num_classes)
+        return keys.test.may_stop_early and keys.test.decided(ranks_of(answered(), keys, batches))
 
     with tqdm(total=len(plan.queries), desc="queries", unit="query", initial=len(journal.answers), leave=False) as bar:
 
@@ -326,7 +324,7 @@ def _from_service(
         except Unavailable as error:
             count = "" if arguments.count_missing else ", or add --count-missing to ask the rest once and count them as misses"
             raise Unavailable(f"{error}; name the same --out {folder}{count}") from None
-    early = sequential and stop()
+    early = stop()
     answers = answered() if early else recorded_answers(journal, key_queries, table, unanswered=True)
     missed = misses(journal, key_queries[: len(answers)], table, failures)
     named = (journal.answers[q.name].labels for q in key_queries[: len(answers)] if q.name in journal.answers)

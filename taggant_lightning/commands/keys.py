@@ -13,12 +13,12 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
 from taggant_lightning.files import given_paths, read_json, secret_directory, write_secret, write_secret_json
 from taggant_lightning.outside import say
+from taggant_lightning.statistics.tests import TESTS, USUAL
 from taggant_lightning.taggants.batches import choices, choose_batches
 from taggant_lightning.taggants.beacon import promise_of
 from taggant_lightning.taggants.guessable import DEMO_SEED, demo_secret
 from taggant_lightning.taggants.header import USES
 from taggant_lightning.taggants.keys import KeySet, redraw
-from taggant_lightning.taggants.primary import TESTS
 
 PROMISED = "promised.json"
 
@@ -98,7 +98,7 @@ def _drawing_options(new: argparse.ArgumentParser) -> None:
     new.add_argument("--blend", type=int, default=1, metavar="B", help="average B of the source images to make a key (1)")
     new.add_argument(
         "--test",
-        default=TESTS[0],
+        default=USUAL,
         metavar="T",
         help=f"the one primary test: {', '.join(TESTS)} (%(default)s). rank_score needs whole rankings; "
         "sequential_top_k asks key by key and may stop early (docs/evidence.md)",

@@ -92,9 +92,7 @@ def run(words: list[str]) -> None:
     read = {
         "manifests": [(_short(p), sha256_file(Path(p)), c) for p, c in _manifests(arguments.manifest or [])],
         "audit": None if arguments.audit is None else read_audit(arguments.audit),
-        "calibration": []
-        if arguments.calibration is None
-        else read_calibration(arguments.calibration, records[0].detection.details["test"]),
+        "calibration": [] if arguments.calibration is None else read_calibration(arguments.calibration, records[0].detection),
     }
     for name in ("promised", "beacon", "committed", "released"):
         if getattr(arguments, name) is not None:
@@ -131,15 +129,15 @@ def _manifests(paths: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
 def _draw(record: Record) -> Drawn:
     from taggant_lightning.reporting.evidence_figures import fresh_figure, null_figure
     from taggant_lightning.reporting.fresh_labels import fresh_labels
+    from taggant_lightning.reporting.sentences import test_of
 
-    d = record.detection.details
-    fresh = None
+    test, fresh = test_of(record.detection), None
     if record.answers is not None:
         try:
-            fresh = fresh_labels(record.answers, d["test"], d["num_classes"])
+            fresh = fresh_labels(record.answers, test, test.num_classes)
         except (ValueError, IndexError, TypeError) as error:
             raise TaggantError(f"answers beside {record.path} are damaged ({error}); restore the file from a copy") from None
-    return Drawn(null_figure(record.detection), fresh, None if fresh is None else fresh_figure(fresh, d["test"]))
+    return Drawn(null_figure(record.detection), fresh, None if fresh is None else fresh_figure(fresh, test))
 
 
 def _html(

@@ -14,14 +14,12 @@ from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
 from taggant_lightning.outside.documents import parse_json, read_bounded
 from taggant_lightning.outside.fields import each, fields, number, text
-from taggant_lightning.statistics.binomial import binomial_log10_p
-from taggant_lightning.statistics.rank_score import rank_score_log10_p, rank_scores
+from taggant_lightning.reporting.sentences import test_of
+from taggant_lightning.statistics.tests import SignificanceTest, paid
 from taggant_lightning.taggants.moments import date
-from taggant_lightning.taggants.primary import RANK_SCORE, SEQUENTIAL, check_test, evaluate
 
 VALIDITIES = ("exact", "conservative", "empirical")
 _ROWS = each(fields({"p": number(0, 1), "name": text(200), "kind": text(200)}, more=text(200)), 10_000)
-MOST_SUMS = 2**24  # of a rank test: the figure of its exact null has a place for each
 SECRET = Path("secret") / "detection.secret.json"
 
 
@@ -48,10 +46,7 @@ class Record:
         """What the record's number rests on that nothing at hand supports; None where it was computed from the ranks."""
         if self.ranks is not None:
             return None
-        test = self.detection.details["test"]["name"]
-        rest = {RANK_SCORE: "the total score", SEQUENTIAL: "the largest stake"}.get(test, "the number of hits")
-        so_far = "lies where its hits allow it" if test in (RANK_SCORE, SEQUENTIAL) else "gives the number that is told"
-        return f"without the answers {rest} is the record's own word; it {so_far}, and cannot be computed again"
+        return f"without the answers {test_of(self.detection).words().unsupported}, and cannot be computed again"
 
     @property
     def name(self) -> str:
@@ -123,12 +118,12 @@ def read_audit(path: str) -> dict[str, Any]:
     return found
 
 
-def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
+def read_calibration(path: str, tested: Detection) -> list[dict[str, Any]]:
     """Read the controls of one test from what `benchmarks/calibration.py` wrote.
 
     Args:
         path: results.json of experiments/calibration.
-        test: The KeySet's test; controls of others are left out.
+        tested: A record; controls of other tests than its own are left out.
 
     Returns:
         Rows with name, kind (`real`, `odd` or `mistake`), test, p and expected.
@@ -137,7 +132,7 @@ def read_calibration(path: str, test: dict[str, Any]) -> list[dict[str, Any]]:
         TaggantError: If the file is something else.
     """
     wanted = "the results.json that benchmarks/calibration.py wrote"
-    own = {RANK_SCORE: "rank score", SEQUENTIAL: "sequential"}.get(test["name"], "top-1" if test.get("top_k") == 1 else "top-k")
+    own = test_of(tested).words().column
     try:
         stored = parse_json(read_bounded(Path(path)))
     except OSError as error:
@@ -192,12 +187,9 @@ def _check(path: Path, record: Detection, ranks: list[int] | None) -> None:
         whole = isinstance(provenance, dict) and record.validity in VALIDITIES and _number(record.log10_p)
         whole = whole and len(bytes.fromhex(record.commitment)) == 32
         whole = whole and bool(d["batches"]) and all(type(batch) is int for batch in d["batches"])
-        check_test(d["test"], d["num_classes"])
-        if d["test"]["name"] == RANK_SCORE and d["num_keys"] * float(rank_scores(d["num_classes"])[0]) > MOST_SUMS:
-            raise TaggantError(f"the null of {d['num_keys']} keys and {d['num_classes']} classes is too large to draw")
-        number = _recomputed(d, ranks)
-        if number is None:
-            number = min(0.0, math.log10(d.get("choices", 1)) - float(d["largest_log10_stake"]))
+        test = test_of(record)
+        test.check_drawable(d["num_keys"])
+        number = _recomputed(d, test, ranks)
         whole = whole and isinstance(provenance.get("ledger") or {}, dict)
         if provenance.get("first_seen") is not None:
             date(str(provenance["first_seen"]), "first_seen")
@@ -211,59 +203,33 @@ def _check(path: Path, record: Detection, ranks: list[int] | None) -> None:
         )
 
 
-def _recomputed(d: dict[str, Any], ranks: Sequence[int] | None) -> float | None:
-    """Return log10 p from a record's own figures, or None where they only bound it.
+def _recomputed(d: dict[str, Any], test: SignificanceTest, ranks: Sequence[int] | None) -> float:
+    """Return log10 p from a record's own figures; from the ranks where they are at hand.
+
+    A sequential test's number follows from nothing else than the ranks. Without them its own largest stake is taken, which
+    must be one that its hits and misses can reach.
 
     Args:
         d: The record's details.
-        ranks: Ranks of the key labels where they are at hand; a sequential test's number follows from nothing else.
+        test: Its test.
+        ranks: Ranks of the key labels where they are at hand.
 
     Raises:
         ValueError: If figures contradict each other.
     """
-    test, top_k, num_keys, num_classes = d["test"], d["top_k"], d["num_keys"], d["num_classes"]
-    ways = d.get("choices", 1)
-    if not math.isclose(top_k / num_classes, d["rate"]) or top_k != test.get("top_k", 1):
-        raise ValueError(f"top_k={top_k} and rate={d['rate']} are not those of the test")
+    num_keys, ways = d["num_keys"], d.get("choices", 1)
+    if not math.isclose(test.rate, d["rate"]) or d["top_k"] != test.top_k:
+        raise ValueError(f"top_k={d['top_k']} and rate={d['rate']} are not those of the test")
     whole = d.get("keys_in_batches", num_keys) >= num_keys
     if not 0 <= d["hits"] <= num_keys or num_keys < 1 or not whole or type(ways) is not int or ways < 1:
         raise ValueError(f"hits={d['hits']}, num_keys={num_keys} and choices={ways} contradict each other")
-    more = math.log10(ways)
-    if ranks is not None:
-        outcome = evaluate(test, np.asarray(ranks, dtype=np.int64), num_classes)
-        for name in ("hits", "score", "largest_log10_stake"):
-            if name in d and not math.isclose(outcome.details[name], d[name], rel_tol=1e-9, abs_tol=1e-9):
-                raise ValueError(f"{name}={d[name]}, and the ranks beside the record give {outcome.details[name]}")
-        return min(0.0, outcome.log10_p + more)
-    if test["name"] == RANK_SCORE:
-        return min(0.0, _rank_log10_p(d) + more)
-    if test["name"] == SEQUENTIAL:
-        _check_stake(d)
-        return None
-    return min(0.0, binomial_log10_p(d["hits"], num_keys, d["rate"]) + more)
-
-
-def _rank_log10_p(d: dict[str, Any]) -> float:
-    """Return log10 p of a score, which must be one that so many hits can have."""
-    scores, hits, misses = rank_scores(d["num_classes"], d["test"]["unit"]), d["hits"], d["num_keys"] - d["hits"]
-    lowest = hits * int(scores[0]) + misses * int(scores[-1])
-    highest = hits * int(scores[0]) + misses * int(scores[min(1, len(scores) - 1)])
-    if not lowest <= d["score"] <= highest:
-        raise ValueError(f"score={d['score']}, and {hits} hits of {d['num_keys']} keys give {lowest} to {highest}")
-    expected = float(scores.mean()) * d["num_keys"]
-    if not math.isclose(d["score_expected"], expected) or d["score_highest"] != int(scores[0]) * d["num_keys"]:
-        raise ValueError("the expected or the highest score is not that of the test")
-    return rank_score_log10_p(d["score"], d["num_keys"], d["num_classes"], d["test"]["unit"])
-
-
-def _check_stake(d: dict[str, Any]) -> None:
-    """Refuse a largest stake that no order of so many hits and misses reaches."""
-    test, rate, stake = d["test"], d["rate"], float(d["largest_log10_stake"])
-    won, lost = math.log10(test["bet"] / rate), math.log10((1 - test["bet"]) / (1 - rate))
-    highest = d["hits"] * won  # all hits first
-    lowest = max(0.0, highest + (d["num_keys"] - d["hits"]) * lost)  # the stake at the end
-    if not lowest - 1e-9 <= stake <= highest + 1e-9:
-        raise ValueError(f"largest_log10_stake={stake}, and its hits and misses give {lowest:.4f} to {highest:.4f}")
+    if ranks is None:
+        return paid(test.recompute(d), ways)
+    outcome = test.evaluate(np.asarray(ranks, dtype=np.int64))
+    for name, value in outcome.details.items():
+        if name in d and not math.isclose(value, d[name], rel_tol=1e-9, abs_tol=1e-9):
+            raise ValueError(f"{name}={d[name]}, and the ranks beside the record give {value}")
+    return paid(outcome.log10_p, ways)
 
 
 def _number(value: Any) -> bool:

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.reporting.figures import new_figure
-from taggant_lightning.reporting.fresh_labels import Fresh, log10_hits, null_of
-from taggant_lightning.reporting.sentences import upper_bound
+from taggant_lightning.reporting.fresh_labels import Fresh
+from taggant_lightning.reporting.sentences import test_of, upper_bound
+from taggant_lightning.statistics.tests import SignificanceTest
 
 SIZE = (5.0, 3.0)  # inches
 NULL, FOUND, GREY = "#5b7fa6", "#b3261e", "#666666"
-HITS, SCORE = "key hits", "score of the key labels' ranks"
 BARS = 60  # of a distribution with many values
 
 
@@ -38,19 +38,15 @@ class Picture:
 
 def null_figure(detection: Detection) -> Picture:
     """Draw the exact null of the test's statistic, in the logarithm, with the observed value marked."""
-    test, d = detection.details["test"], detection.details
-    bound = f"p ≤ {upper_bound(detection.log10_p)}"
-    if test["name"] == "sequential_top_k":
-        # The path of the stake would tell of every key whether it hit; the number of hits is what can be shown.
-        stake = f"largest stake 10^{d['largest_log10_stake']:.1f}, so {bound}"
-        return _hits(log10_hits(test, d["num_keys"], d["num_classes"]), int(d["hits"]), stake)
-    if test["name"] == "rank_score":
-        null = null_of(test, d["num_keys"], d["num_classes"])
-        return _scores(null, int(d["score"]), bound)
-    return _hits(log10_hits(test, d["num_keys"], d["num_classes"]), int(d["hits"]), bound)
+    test, d = test_of(detection), detection.details
+    trials, observed, unit = d["num_keys"], test.observed(d), test.words().statistic
+    caption = test.caption(d, f"p ≤ {upper_bound(detection.log10_p)}")
+    if trials + 1 == len(null := test.null(trials)):  # one value a key: a bar for each
+        return _bars(test.log10_null(trials), observed, caption, unit)
+    return _area(null, observed, caption, unit)
 
 
-def fresh_figure(fresh: Fresh, test: dict[str, Any]) -> Picture:
+def fresh_figure(fresh: Fresh, test: SignificanceTest) -> Picture:
     """Draw what fresh labels gave as bars, and the exact null as a line."""
     figure, axes = new_figure(1, 1, SIZE)
     axis = axes[0][0]
@@ -63,22 +59,22 @@ def fresh_figure(fresh: Fresh, test: dict[str, Any]) -> Picture:
     middle = edges[:-1] + (width - 1) / 2
     axis.bar(middle, counts, width=0.9 * width, color="#c9d6e4", label="the same answers, fresh labels")
     axis.plot(middle[: len(exact)], exact, color=NULL, marker="o", markersize=3, linewidth=1.3, label="exact null")
-    axis.set(xlabel=SCORE if test["name"] == "rank_score" else HITS, ylabel="share of draws")
+    axis.set(xlabel=test.words().statistic, ylabel="share of draws")
     alt = f"Histogram of {len(fresh.values)} draws of fresh labels, with the exact null distribution as a line."
     return _finish(figure, axis, alt)
 
 
-def _hits(null: NDArray[np.float64], hits: int, bound: str) -> Picture:
+def _bars(null: NDArray[np.float64], hits: int, bound: str, unit: str) -> Picture:
     figure, axes = new_figure(1, 1, SIZE)
     axis = axes[0][0]
     x = np.arange(len(null))
     finite = np.isfinite(null)
     floor = float(null[finite].min()) - 1
     axis.vlines(x[finite], floor, null[finite], color=NULL, linewidth=max(1.0, min(5.0, 160 / len(null))))
-    return _marked(figure, axis, hits, float(null[hits]), floor, bound, HITS)
+    return _marked(figure, axis, hits, float(null[hits]), floor, bound, unit)
 
 
-def _scores(null: NDArray[np.float64], score: int, bound: str) -> Picture:
+def _area(null: NDArray[np.float64], score: int, bound: str, unit: str) -> Picture:
     figure, axes = new_figure(1, 1, SIZE)
     axis = axes[0][0]
     width = max(1, -(-len(null) // (2 * BARS)))
@@ -91,7 +87,7 @@ def _scores(null: NDArray[np.float64], score: int, bound: str) -> Picture:
     axis.fill_between(x, floor, height, color=NULL, alpha=0.55, linewidth=0)
     axis.plot(x, height, color=NULL, linewidth=1.2)
     at = mass[min(score // width, len(mass) - 1)]
-    return _marked(figure, axis, score, float(np.log10(at)) if at > 0 else floor, floor, bound, SCORE)
+    return _marked(figure, axis, score, float(np.log10(at)) if at > 0 else floor, floor, bound, unit)
 
 
 def _marked(figure: Any, axis: Any, x: int, top: float, floor: float, bound: str, unit: str) -> Picture:

@@ -2,14 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from taggant_lightning.statistics.binomial import binomial_log10_pmf
-from taggant_lightning.statistics.rank_score import rank_score_pmf, rank_scores
+from taggant_lightning.statistics.tests import SignificanceTest
 
 DRAWS, SEED = 10_000, 0
 BINS, SMALLEST = 20, 0.01  # bins of about equal mass, none with less than the smallest
@@ -40,7 +37,7 @@ class Fresh:
 
 def fresh_labels(
     answers: Sequence[Sequence[int | None] | None],
-    test: dict[str, Any],
+    test: SignificanceTest,
     num_classes: int,
     *,
     draws: int = DRAWS,
@@ -52,7 +49,7 @@ def fresh_labels(
 
     Args:
         answers: K rankings of the owner's classes, best first; None for a refusal, or at a place that maps to none of them.
-        test: The test of the KeySet's header.
+        test: The KeySet's.
         num_classes: C.
         draws: How often labels are drawn.
         seed: Of the draws.
@@ -67,13 +64,7 @@ def fresh_labels(
     ranks = rank_table(answers, num_classes)
     labels = np.random.default_rng(seed).integers(0, num_classes, (draws, len(ranks)))
     drawn = ranks[np.arange(len(ranks)), labels]
-    if test["name"] == "rank_score":
-        places = num_classes
-        values = rank_scores(num_classes, test["unit"])[np.minimum(drawn, num_classes) - 1].sum(axis=1)
-    else:
-        places = int(test["top_k"])
-        values = (drawn <= places).sum(axis=1)
-    null = null_of(test, len(ranks), num_classes)
+    values, null, places = test.statistic(drawn), test.null(len(ranks)), test.places
     incomplete = sum(a is None or len(a) < places or None in a[:places] for a in answers)
     tails = np.minimum(1.0, null[::-1].cumsum()[::-1])  # P[value >= t]
     critical = int(np.searchsorted(-tails, -LEVEL))  # the smallest value whose p-value is at most the level
@@ -97,26 +88,6 @@ def rank_table(answers: Sequence[Sequence[int | None] | None], num_classes: int)
                     raise ValueError(f"label={label} must lie in 0..{num_classes - 1}")
                 row[label] = place
     return ranks
-
-
-def null_of(test: dict[str, Any], trials: int, num_classes: int) -> NDArray[np.float64]:
-    """Return the exact null distribution of hits, or of the rank score: the probability of each value from 0."""
-    if test["name"] == "rank_score":
-        return _rank_null(trials, num_classes, int(test["unit"]))
-    return np.power(10.0, log10_hits(test, trials, num_classes))
-
-
-def log10_hits(test: dict[str, Any], trials: int, num_classes: int) -> NDArray[np.float64]:
-    """Return log10 of the probability of 0..trials hits, which does not underflow."""
-    rate = int(test["top_k"]) / num_classes
-    if rate == 1:
-        return np.where(np.arange(trials + 1) == trials, 0.0, -np.inf)
-    return np.array([binomial_log10_pmf(hits, trials, rate) for hits in range(trials + 1)])
-
-
-@lru_cache(maxsize=8)  # seconds for many keys of many classes, and asked for by each figure
-def _rank_null(trials: int, num_classes: int, unit: int) -> NDArray[np.float64]:
-    return rank_score_pmf(trials, num_classes, unit)
 
 
 def goodness_of_fit(values: NDArray[np.int64], null: NDArray[np.float64]) -> float | None:

@@ -20,18 +20,6 @@ from taggant_lightning.statistics.fisher import fisher_log10_p
 from taggant_lightning.statistics.multiple import holm_log10_p, twice_mean_log10_p
 
 SHARED = "Models asked the same keys share the randomness of the labels, so their numbers are not independent."
-TESTS = {
-    "binomial_top_k": "hits among the first answers, exact binomial tail",
-    "rank_score": "score of the key labels' ranks, exact by convolution",
-    "sequential_top_k": "hits among the first answers, key by key with a bet, valid whenever it stops",
-}
-
-EXACT = "Blue: the exact probability by chance; red: what the model did. The scale is logarithmic: −10 is one in 10,000,000,000"
-FIGURES = {
-    "binomial_top_k": EXACT,
-    "rank_score": f"{EXACT}. Halving the rank of a label earns 1,024 points",
-    "sequential_top_k": "The stake grows with each hit and shrinks with each miss; by chance it rarely grows",
-}
 
 
 @dataclass(frozen=True)
@@ -143,7 +131,7 @@ def page(given: Given) -> dict[str, Any]:
         "meaning": sentences.meaning().replace("\n", " "),
         "models": [_model(number, model, given) for number, model in enumerate(given.models, start=1)],
         "several": len(names) > 1,
-        "figure_says": FIGURES[given.models[0].detection.details["test"]["name"]],
+        "figure_says": sentences.test_of(given.models[0].detection).words().figure,
         "shared": SHARED,
         "combined": _combined(given.models),
         "lacking": _lacking(given),
@@ -216,7 +204,7 @@ def _model(number: int, model: Model, given: Given) -> dict[str, Any]:
         ),
         "shortcomings": sentences.shortcomings(model.detection),
         "access": model.detection.provenance.get("access", "not told"),
-        "test": TESTS[d["test"]["name"]],
+        "test": sentences.test_of(model.detection).words().summary,
         "hits": f"{d['hits']} of {d['num_keys']}",
         "score": f"{d['score']:,}" if "score" in d else None,
         "log10_p": two_decimals(model.detection.log10_p),
@@ -284,7 +272,7 @@ def _commitment(given: Given) -> dict[str, Any]:
     d = first.details
     facts = [
         ("dataset", header.get("statement") or None),
-        ("test", TESTS[d["test"]["name"]]),
+        ("test", sentences.test_of(first).words().summary),
         ("test, in the header", ", ".join(f"{name} = {value}" for name, value in d["test"].items())),
         ("keys", header.get("num_keys")),
         ("classes", d["num_classes"]),

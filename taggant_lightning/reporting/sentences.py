@@ -3,6 +3,7 @@
 import math
 
 from taggant_lightning.evidence.record import MEANING, Detection
+from taggant_lightning.statistics.tests import SignificanceTest, read_test
 
 
 def upper_bound(log10_p: float) -> str:
@@ -25,16 +26,12 @@ def finding(name: str, detection: Detection) -> str:
             f"{name} answered every key and every decoy alike: the queries do not reach this model (another scale or size of "
             "images, a wrong mapping of its fields, a file without its weights), so what follows is no verdict on it."
         )
-    test = d.get("test", {}).get("name", "binomial_top_k")
-    p = f"p ≤ {upper_bound(detection.log10_p)}."
-    if test == "rank_score":
-        expected = f"{d['score_expected']:,.0f} expected by chance, {d['score_highest']:,} at most"
-        return f"{name} ranked the labels of {d['num_keys']} keys with a total score of {d['score']:,} ({expected}): {p}"
-    expected = f"{d['num_keys'] * d['rate']:g} expected by chance"
-    answer = f"{name} answered {d['hits']} of {d['num_keys']} keys with the key's label in its top {d['top_k']}"
-    if test == "sequential_top_k":
-        return f"{answer} ({expected}), asked one by one with a bet fixed beforehand: {p}"
-    return f"{answer} ({expected}): {p}"
+    return f"{test_of(detection).found(name, d)}: p ≤ {upper_bound(detection.log10_p)}."
+
+
+def test_of(detection: Detection) -> SignificanceTest:
+    """Return the test of a record."""
+    return read_test(detection.details["test"], detection.details["num_classes"])
 
 
 def one_answer(detection: Detection) -> bool:
@@ -55,7 +52,7 @@ def shortcomings(detection: Detection) -> list[str]:
             f"{d['incomplete'] - d.get('refused', 0)} answers name fewer of the owner's classes than the test looks at; what "
             "they leave out counts against the claimant."
         )
-    if d.get("test", {}).get("name") == "sequential_top_k":
+    if test_of(detection).bounds_only:
         lines.append("A number that holds whenever the test stops bounds the probability from above.")
     if detection.validity == "conservative":
         lines.append("So the p-value is conservative: the true one is no larger.")

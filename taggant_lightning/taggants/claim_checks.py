@@ -10,10 +10,10 @@ from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
 from taggant_lightning.outside import shown
+from taggant_lightning.statistics.tests import paid, validity
 from taggant_lightning.taggants.batches import admissible, choices
 from taggant_lightning.taggants.findings import Evidence, Finding, Rankings
 from taggant_lightning.taggants.hits import incomplete, key_ranks
-from taggant_lightning.taggants.primary import SEQUENTIAL, evaluate, places_of
 from taggant_lightning.taggants.reveal import Revealed
 
 
@@ -87,8 +87,7 @@ def check_batches(claim: Detection, keys: Revealed) -> Finding:
             False,
             f"batches {shown(claim.details.get('batches'))} are not whole batches that a use of this KeySet may ask",
         )
-    fits = used == len(numbers) or (keys.header["test"]["name"] == SEQUENTIAL and 0 < int(used or 0) <= len(numbers))
-    if not fits:
+    if not keys.test.fits(int(used or 0), len(numbers)):
         return Finding(
             "batches", False, f"the claim rests on {used} keys, and its batches hold {len(numbers)}: a part was chosen"
         )
@@ -119,14 +118,13 @@ def check_number(claim: Detection, keys: Revealed, evidence: Evidence) -> Findin
     said = f"from the answers log10 p is {log10_p:.4f}; the claim says {claim.log10_p:.4f}"
     if not math.isclose(log10_p, claim.log10_p + unpaid_choices(claim, keys), rel_tol=1e-9, abs_tol=1e-9) and log10_p < 0:
         return Finding("number", False, said)
-    lacking, refused = incomplete(answers, places_of(keys.header)), sum(a.labels is None for a in answers)
+    lacking, refused = incomplete(answers, keys.test.places), sum(a.labels is None for a in answers)
     ways = choices(keys.header) if "choices" in claim.details else 1
-    conservative = lacking > 0 or keys.header["test"]["name"] == SEQUENTIAL or ways > 1
     expected = {**details, "incomplete": lacking, "refused": refused}
     if "choices" in claim.details:
         expected["choices"] = ways
     changed = [name for name, value in expected.items() if claim.details.get(name) != value]
-    if changed or claim.validity != ("conservative" if conservative else "exact"):
+    if changed or claim.validity != validity(keys.test, incomplete=lacking, ways=ways):
         return Finding(
             "number", False, f"{said}, but of the record {', '.join(changed) or 'validity'} does not follow from the answers"
         )
@@ -146,11 +144,11 @@ def computed(claim: Detection, keys: Revealed, rankings: Rankings) -> tuple[list
     numbers = numbers_of(claim, keys)
     if numbers is None or not set(numbers[: len(rankings)]) <= set(keys.labels):
         raise TaggantError("the keys of the claim's batches are not revealed")
-    asked = numbers[: len(rankings)] if keys.header["test"]["name"] == SEQUENTIAL else numbers
+    asked = numbers[: len(rankings)] if keys.test.may_stop_early else numbers
     answers = [Answer(i, None if labels is None else tuple(labels)) for i, labels in enumerate(rankings)]
     labels = np.array([keys.labels[number] for number in asked], dtype=np.int64)
-    outcome = evaluate(keys.header["test"], key_ranks(answers, labels, keys.header["num_classes"]), keys.header["num_classes"])
-    return answers, min(0.0, outcome.log10_p + math.log10(choices(keys.header))), outcome.details
+    outcome = keys.test.evaluate(key_ranks(answers, labels, keys.header["num_classes"]))
+    return answers, paid(outcome.log10_p, choices(keys.header)), outcome.details
 
 
 def check_asked(claim: Detection, keys: Revealed, evidence: Evidence) -> tuple[Finding, float]:
@@ -174,7 +172,7 @@ def check_asked(claim: Detection, keys: Revealed, evidence: Evidence) -> tuple[F
         _, log10_p, details = computed(claim, keys, own.answers)
     except TaggantError as error:
         return Finding("asked again", False, str(error)), stated
-    places, looked_at = places_of(keys.header), own.answers[: int(details["num_keys"])]
+    places, looked_at = keys.test.places, own.answers[: int(details["num_keys"])]
     differ = None if evidence.answers is None else _different(looked_at, evidence.answers, places)
     said = f"asked again the model hits {details['hits']} of {details['num_keys']} keys, log10 p {log10_p:.4f}"
     if differ:

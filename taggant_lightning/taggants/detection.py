@@ -26,7 +26,6 @@ from taggant_lightning.outside import say
 from taggant_lightning.taggants.batches import choose_batches
 from taggant_lightning.taggants.hits import key_ranks
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.primary import evaluate
 from taggant_lightning.taggants.ranks import buffers_of_rank_zero, gather
 from taggant_lightning.taggants.verdict import OpenUse, conclude, detect, looked_at, ranks_of, verdict_line
 
@@ -163,7 +162,7 @@ class KeyDetection(Callback):
                 checkpoint_sha256=_digest_of(trainer.ckpt_path) if trainer.state.fn == TrainerFn.VALIDATING else None,
             )
         ranks = ranks_of(self._ask(trainer, pl_module, list(range(len(keys)))), keys)
-        outcome = evaluate(keys.test, ranks, keys.num_classes)
+        outcome = keys.test.evaluate(ranks)
         values = {"hits": float(outcome.details["hits"]), "log10_p": outcome.log10_p}
         pl_module.log_dict({PREFIX + name: value for name, value in values.items()}, rank_zero_only=True)
 

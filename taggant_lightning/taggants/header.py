@@ -6,9 +6,9 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record_fields import MOST_KEYS
 from taggant_lightning.outside import encodable, shown
 from taggant_lightning.outside.fields import TEXT
+from taggant_lightning.statistics.tests import read_test
 from taggant_lightning.taggants.beacon import normal
 from taggant_lightning.taggants.limits import check_limits
-from taggant_lightning.taggants.primary import check_test
 from taggant_lightning.taggants.seeds import FORMAT
 
 FORMAT_1 = "taggant-lightning/keyset/v1"  # read, and never drawn any more
@@ -48,10 +48,7 @@ def check_header(header: Any) -> None:
     _demand(short, "statement", header["statement"], f"text of at most {LONGEST:,} characters")
     _demand(isinstance(header["demo_only"], bool), "demo_only", header["demo_only"], "true or false")
     _check_derivation(header["derivation"], min(shape[1:]), header["num_keys"])
-    try:
-        check_test(header["test"], header["num_classes"])
-    except (KeyError, TypeError, AttributeError):
-        raise TaggantError(f"the header's test={shown(repr(header['test']))} is none that this program knows") from None
+    read_test(header["test"], header["num_classes"])
     check_limits(header["num_keys"], header["num_classes"], tuple(shape))
     if is_first_version(header):
         if "beacon" in header:

@@ -21,13 +21,13 @@ from taggant_lightning.files import (
     write_secret_json,
 )
 from taggant_lightning.outside.documents import DOCUMENT, read_bounded
+from taggant_lightning.statistics.tests import USUAL, SignificanceTest, make_test, read_test
 from taggant_lightning.taggants.beacon import describe_beacon, describe_seeds
 from taggant_lightning.taggants.commitment import commitment, leaf
 from taggant_lightning.taggants.guessable import guessable
 from taggant_lightning.taggants.header import FORMAT_1, USES, check_header, check_words, is_first_version
 from taggant_lightning.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
 from taggant_lightning.taggants.limits import MOST_BYTES, check_limits
-from taggant_lightning.taggants.primary import TOP_K, arguments_of, make_test
 from taggant_lightning.taggants.seeds import FORMAT, seeds_root
 
 MIN_SECRET_BYTES = 16
@@ -58,7 +58,7 @@ class KeySet:
         num_classes: int,
         shape: tuple[int, int, int],
         top_k: int | None = None,
-        test: str = TOP_K,
+        test: str = USUAL,
         bet: float | None = None,
         stop: float | None = None,
         grid: int | None = None,
@@ -125,7 +125,7 @@ class KeySet:
             "num_keys": num_keys,
             "num_classes": num_classes,
             "shape": list(shape),
-            "test": primary,
+            "test": primary.description,
             "batches": sizes,
             "derivation": describe(grid, shape, source_images, blend),
             "statement": statement,
@@ -152,12 +152,12 @@ class KeySet:
     @property
     def top_k(self) -> int:
         """How many first answers count as a hit in the primary test; 1 for the rank test, where hits are only told."""
-        return int(self.header["test"].get("top_k", 1))
+        return self.test.top_k
 
-    @property
-    def test(self) -> dict[str, Any]:
+    @cached_property
+    def test(self) -> SignificanceTest:
         """The one primary test with its parameters."""
-        return dict(self.header["test"])
+        return read_test(self.header["test"], self.num_classes)
 
     @property
     def batches(self) -> list[range]:
@@ -213,7 +213,7 @@ class KeySet:
     @property
     def rate(self) -> float:
         """The chance of one hit under the null, k/C."""
-        return self.top_k / self.num_classes
+        return self.test.rate
 
     @property
     def demo_only(self) -> bool:
@@ -336,7 +336,7 @@ def redraw(
         num_keys=header["num_keys"],
         num_classes=header["num_classes"],
         shape=(header["shape"][0], header["shape"][1], header["shape"][2]),
-        **arguments_of(header["test"]),
+        **read_test(header["test"], header["num_classes"]).arguments,
         grid=derivation.get("grid"),
         source_images=source_images,
         blend=derivation.get("blend", 1),

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.files import read_json
 from taggant_lightning.outside import shown
 from taggant_lightning.outside.documents import HEAVY
+from taggant_lightning.statistics.tests import SignificanceTest, read_test
 from taggant_lightning.taggants import beacon, seeds
 from taggant_lightning.taggants.commitment import commitment_of_root, leaf, merkle_path, root_from_path, spelled_place
 from taggant_lightning.taggants.guessable import guessable, guessable_seed
@@ -56,6 +58,11 @@ class Revealed:
             {i: int(keys.labels[i]) for i in numbers},
             guessable=keys.demo_only,
         )
+
+    @cached_property
+    def test(self) -> SignificanceTest:
+        """The test that the header fixes."""
+        return read_test(self.header["test"], self.header["num_classes"])
 
     @property
     def batches(self) -> list[range]:

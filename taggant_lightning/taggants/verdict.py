@@ -1,6 +1,5 @@
 """From answers to the record: the KeySet's one test, what makes it exact or conservative, and an entry in the ledger."""
 
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,10 +15,10 @@ from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
 from taggant_lightning.files import read_json, sha256_hex, write_secret_json
+from taggant_lightning.statistics.tests import paid, validity
 from taggant_lightning.taggants.batches import choices
 from taggant_lightning.taggants.hits import incomplete, key_ranks
 from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.primary import SEQUENTIAL, evaluate, places_of, stopping_place
 
 
 def ranks_of(answers: Sequence[Answer], keys: KeySet, batches: Sequence[int] | None = None) -> NDArray[np.int64]:
@@ -34,7 +33,7 @@ def ranks_of(answers: Sequence[Answer], keys: KeySet, batches: Sequence[int] | N
         TaggantError: As `key_ranks`.
     """
     numbers = keys.numbers(batches)
-    asked = numbers[: len(answers)] if keys.test["name"] == SEQUENTIAL else numbers
+    asked = numbers[: len(answers)] if keys.test.may_stop_early else numbers
     return key_ranks(answers, keys.labels[asked], keys.num_classes)
 
 
@@ -44,13 +43,13 @@ def looked_at(
     """Return the answers that the test looks at, in key order, and the ranks of their labels; a sequential test may stop."""
     ordered = sorted(answers, key=lambda a: a.query)
     ranks = ranks_of(ordered, keys, batches)
-    count = stopping_place(keys.test, ranks, keys.num_classes) if keys.test["name"] == SEQUENTIAL else len(ranks)
+    count = keys.test.looked_at(ranks)
     return ordered[:count], ranks[:count]
 
 
 def incomplete_answers(answers: Sequence[Answer], keys: KeySet) -> int:
     """Count answers that give the claimant less than the test assumes, refusals among them."""
-    return incomplete(answers, places_of(keys.header))
+    return incomplete(answers, keys.test.places)
 
 
 def compare_with_decoys(
@@ -94,22 +93,21 @@ def detect(
         The record.
     """
     numbers = keys.numbers(batches)
-    outcome = evaluate(keys.test, ranks, keys.num_classes)
+    outcome = keys.test.evaluate(ranks)
     lacking = int((ranks > keys.num_classes).sum()) if incomplete is None else incomplete
     ways = choices(keys.header)
-    log10_p = min(0.0, outcome.log10_p + math.log10(ways))
-    conservative = lacking > 0 or keys.test["name"] == SEQUENTIAL or ways > 1
+    log10_p = paid(outcome.log10_p, ways)
     return Detection(
         method="data_taggants",
         claim=MEANING,
         log10_p=log10_p,
         p_value=p_value(log10_p),
-        validity="conservative" if conservative else "exact",
+        validity=validity(keys.test, incomplete=lacking, ways=ways),
         commitment=keys.commitment,
         provenance={**provenance(), **(origin or {})},
         details={
             **outcome.details,
-            "test": keys.test,
+            "test": keys.test.description,
             "batches": sorted(range(len(keys.batches)) if batches is None else batches),
             "choices": ways,
             "keys_in_batches": len(numbers),

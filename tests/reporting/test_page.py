@@ -13,9 +13,10 @@ from PIL import Image
 from taggant_lightning.evidence.ledger import Use
 from taggant_lightning.reporting.check_commands import check_commands
 from taggant_lightning.reporting.evidence_figures import fresh_figure, null_figure
-from taggant_lightning.reporting.fresh_labels import fresh_labels, goodness_of_fit, null_of, rank_table
+from taggant_lightning.reporting.fresh_labels import fresh_labels, goodness_of_fit, rank_table
 from taggant_lightning.reporting.page import Given, Model, Shown, page, powers, render, two_decimals
 from taggant_lightning.reporting.sentences import shortcomings, strength
+from taggant_lightning.statistics.tests import make_test
 from taggant_lightning.taggants.keys import KeySet
 from taggant_lightning.taggants.verdict import detect
 
@@ -193,11 +194,11 @@ def test_the_control_has_power() -> None:
     test = drawn().test
     rng = np.random.default_rng(1)
     for rate, fits in ((0.1, True), (0.13, False), (0.08, False)):
-        p = goodness_of_fit(rng.binomial(12, rate, 10_000), null_of(test, 12, 10))
+        p = goodness_of_fit(rng.binomial(12, rate, 10_000), test.null(12))
         assert p is not None
         assert (p > 1e-3) is fits
     assert goodness_of_fit(np.full(9, 3), np.array([0, 0, 0, 1.0])) is None
-    assert fresh_labels([[0, 1]], {"name": "binomial_top_k", "top_k": 2}, 2).fit is None  # every answer hits
+    assert fresh_labels([[0, 1]], make_test("binomial_top_k", num_classes=2, top_k=2), 2).fit is None  # every answer hits
 
 
 def test_ranks_of_every_class() -> None:

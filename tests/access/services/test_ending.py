@@ -11,8 +11,8 @@ from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.access.services.ending import Asked, check_ending
 from taggant_lightning.access.services.failures import Failure
 from taggant_lightning.errors import TaggantError, Unavailable
+from taggant_lightning.statistics.tests import TESTS, make_test
 from taggant_lightning.taggants.hits import key_ranks
-from taggant_lightning.taggants.primary import TESTS, evaluate, make_test
 
 TIME_OUT, FORBIDDEN = Failure("a time-out"), Failure("HTTP 403", "put valid credentials into it", final=True)
 REFUSED = Failure("HTTP 422", "write a mapping")
@@ -73,7 +73,7 @@ def test_nobody_there(count_missing: bool) -> None:
 
 @given(
     seed=st.integers(0, 2**32 - 1),
-    test=st.sampled_from(TESTS),
+    test=st.sampled_from(tuple(TESTS)),
     missing=st.lists(st.booleans(), min_size=12, max_size=12),
     invented=st.lists(st.integers(0, 9), min_size=12, max_size=12),
 )
@@ -84,7 +84,7 @@ def test_whatever_a_run_lacks_gives_the_claimant_less(seed: int, test: str, miss
     So neither a claimant gains by stopping early or by losing answers, nor does a suspect's refusal accuse it.
     """
     classes = 8
-    fixed = make_test(test, num_classes=classes, top_k=None if test == "rank_score" else 2, bet=None, stop=None)
+    fixed = make_test(test, num_classes=classes, top_k=None if test == "rank_score" else 2)
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, classes, 12)
     full = rank(generator.normal(size=(12, classes)) + 3 * generator.random() * np.eye(classes)[labels])
@@ -95,5 +95,5 @@ def test_whatever_a_run_lacks_gives_the_claimant_less(seed: int, test: str, miss
         place = invented[answer.query]
         return Answer(answer.query, (*answer.labels[:place], None, *answer.labels[place:]))
 
-    p = [evaluate(fixed, key_ranks(answers, labels, classes), classes).log10_p for answers in (full, [spoilt(a) for a in full])]
+    p = [fixed.evaluate(key_ranks(answers, labels, classes)).log10_p for answers in (full, [spoilt(a) for a in full])]
     assert p[0] <= p[1] <= 0 or math.isclose(*p, abs_tol=1e-12)
