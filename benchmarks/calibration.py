@@ -21,11 +21,11 @@ from common import CIFAR, accuracy, kept, save_plot, share_source, subplots, tra
 from numpy.typing import NDArray
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
+from taggant_lightning.methods.taggants.hits import key_ranks
 from taggant_lightning.statistics import rank_scores, sequential_log10_p
 from taggant_lightning.statistics.tests import make_test
 from taggant_lightning.statistics.tests.sequential_top_k import BET
-from taggant_lightning.taggants.detection import ask
-from taggant_lightning.taggants.hits import key_ranks
+from taggant_lightning.verdict.key_detection import ask
 from tests.answerers import EXACT, SHORT, labels_of
 from tests.control import LEVELS, control_of, excess_of, score_tail, top_k_tail, transform
 from tests.mutants import CASES

@@ -27,7 +27,7 @@ CONF = Path(__file__).resolve().parent.parent / "conf"
 def pipeline(seed: int, arguments: argparse.Namespace, out: Path) -> dict[str, Any]:
     """Run all commands of one seed in this process."""
     from taggant_lightning.cli import main
-    from taggant_lightning.data.signature import Signature
+    from taggant_lightning.release.signature import Signature
 
     def taggant(*words: str) -> None:
         if code := main(list(words)):

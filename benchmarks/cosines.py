@@ -25,16 +25,16 @@ from numpy.typing import NDArray
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.resize import centre, fit
+from taggant_lightning.gradients.alignment import cosine, norm
+from taggant_lightning.methods.taggants.crafting.crafting import Settings, craft_key
+from taggant_lightning.methods.taggants.crafting.descent import DEFAULT_LR
+from taggant_lightning.methods.taggants.crafting.gradient_norms import GradientNorms
+from taggant_lightning.methods.taggants.crafting.objective import Surrogate
+from taggant_lightning.methods.taggants.crafting.round import signing_images
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.model_input import key_images
 from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.streams import stream
-from taggant_lightning.taggants.alignment import cosine, norm
-from taggant_lightning.taggants.crafting import Settings, craft_key
-from taggant_lightning.taggants.descent import DEFAULT_LR
-from taggant_lightning.taggants.detection import key_images
-from taggant_lightning.taggants.gradient_norms import GradientNorms
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.objective import Surrogate
-from taggant_lightning.taggants.round import signing_images
 
 CPU = torch.device("cpu")
 IMAGES, STEPS, EPS = 100, 50, 16 / 255

@@ -19,10 +19,10 @@ from problems import untrained_problem
 from rivals import textbook
 from scipy import stats
 
-from taggant_lightning.taggants.crafting import craft_key
-from taggant_lightning.taggants.crafting_state import CraftingState
-from taggant_lightning.taggants.ranks import Team
-from taggant_lightning.taggants.round import craft_round
+from taggant_lightning.methods.taggants.crafting.crafting import craft_key
+from taggant_lightning.methods.taggants.crafting.round import craft_round
+from taggant_lightning.methods.taggants.crafting.state import CraftingState
+from taggant_lightning.methods.taggants.crafting.team import Team
 
 
 def few_steps(model_name: str, method: str, images: int, steps: int) -> float:

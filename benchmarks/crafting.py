@@ -21,9 +21,16 @@ from common import Subject, write_figures
 from torch import Tensor
 
 from taggant_lightning import ImageClassifier
+from taggant_lightning.methods.taggants.crafting.objective import (
+    Derivative,
+    Objective,
+    Precision,
+    SigningImages,
+    Surrogate,
+    View,
+)
+from taggant_lightning.methods.taggants.crafting.team import Team
 from taggant_lightning.models.layout import lay_out
-from taggant_lightning.taggants.objective import Derivative, Objective, Precision, SigningImages, Surrogate, View
-from taggant_lightning.taggants.ranks import Team
 
 COMPARED = 16
 

@@ -21,7 +21,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taggant_lightning.data.resize import fit
-from taggant_lightning.taggants.alignment import (
+from taggant_lightning.gradients.alignment import (
     Chunk,
     alignment,
     alignment_by_difference,
@@ -29,8 +29,8 @@ from taggant_lightning.taggants.alignment import (
     cosine_derivative,
     summed_gradient,
 )
-from taggant_lightning.taggants.crafting import craft_key
-from taggant_lightning.taggants.objective import Surrogate
+from taggant_lightning.methods.taggants.crafting.crafting import craft_key
+from taggant_lightning.methods.taggants.crafting.objective import Surrogate
 
 ROUNDS = 5
 

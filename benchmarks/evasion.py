@@ -29,9 +29,9 @@ from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.resize import fit
 from taggant_lightning.data.sources import ImageSource
+from taggant_lightning.methods.taggants.hits import count_hits, key_ranks
+from taggant_lightning.methods.taggants.model_input import key_images
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.detection import key_images
-from taggant_lightning.taggants.hits import count_hits, key_ranks
 
 NUM_KEYS, TOP_K, CLASSES, MODEL = 20, 10, 100, "small_cnn"
 GRIDS, BLENDS, HELD_OUT, FALSE_REFUSALS, NOISE_DRAWS = (2, 4, 8, 16), (1, 2, 4), 2000, (0.01, 0.05), 20

@@ -20,7 +20,7 @@ from common import SIZE, kept, write_figures
 from taggant_lightning import KeySet
 from taggant_lightning.statistics import rank_scores, sequential_log10_p
 from taggant_lightning.statistics.tests.sequential_top_k import BET
-from taggant_lightning.taggants.detection import ask
+from taggant_lightning.verdict.key_detection import ask
 from tests.control import control_of, excess_of, score_tail, top_k_tail, transform
 
 NUM_KEYS, CLASSES, TOP_K, SIZES, LEVELS = 40, 100, 10, (10, 20, 40), (1e-2, 1e-3)

@@ -19,15 +19,15 @@ from common import write_figures
 
 from taggant_lightning import KeySet
 from taggant_lightning.access.answer import Answer
+from taggant_lightning.evidence.moments import date
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import canonical_json, sha256_hex
+from taggant_lightning.methods.taggants.batches import admissible
+from taggant_lightning.methods.taggants.reveal import Revealed
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.batches import admissible
-from taggant_lightning.taggants.claims import verify_claim
-from taggant_lightning.taggants.findings import Asked, Evidence, Verification
-from taggant_lightning.taggants.moments import date
-from taggant_lightning.taggants.reveal import Revealed
-from taggant_lightning.taggants.verdict import detect, incomplete_answers, ranks_of
+from taggant_lightning.verdict.claims import verify_claim
+from taggant_lightning.verdict.findings import Asked, Evidence, Verification
+from taggant_lightning.verdict.verdict import detect, incomplete_answers, ranks_of
 from tests.manifests import whole_manifest
 
 CLASSES, TOP_K = 20, 2

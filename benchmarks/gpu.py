@@ -23,10 +23,10 @@ import torch
 from common import Subject, write_figures
 
 from taggant_lightning import ImageClassifier
+from taggant_lightning.methods.taggants.crafting.objective import Derivative, Objective, SigningImages, Surrogate, View
+from taggant_lightning.methods.taggants.crafting.team import Team
 from taggant_lightning.planning.devices import device_of
 from taggant_lightning.planning.steps import count_model
-from taggant_lightning.taggants.objective import Derivative, Objective, SigningImages, Surrogate, View
-from taggant_lightning.taggants.ranks import Team
 
 MODELS = {
     "cifar_resnet18": Subject("cifar_resnet18", 32, None, 128, 250),

@@ -25,7 +25,7 @@ from PIL import Image
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.detection import ask
+from taggant_lightning.verdict.key_detection import ask
 
 NUM_KEYS, TOP_K = 10, 10
 BOBS = ("small_cnn", "small_vit")

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.npz import stacked
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.model_input import key_images
 from taggant_lightning.models.classifier import load_classifier
-from taggant_lightning.taggants.detection import key_images
-from taggant_lightning.taggants.keys import KeySet
 
 KEYS, GRIDS, SECRET = 100, (1, 2, 3, 4, 6, 8, 16, 32), bytes(range(32))
 

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource
+from taggant_lightning.release.signature import Signature
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.streams import stream
-from taggant_lightning.taggants.detection import ask
+from taggant_lightning.verdict.key_detection import ask
 
 NUM_KEYS, TOP_K = 10, 10
 BOBS: dict[str, dict[str, Any]] = {

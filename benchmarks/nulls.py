@@ -14,8 +14,8 @@ from typing import Any
 from common import train, write_figures
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
-from taggant_lightning.taggants.detection import ask
-from taggant_lightning.taggants.verdict import detect
+from taggant_lightning.verdict.key_detection import ask
+from taggant_lightning.verdict.verdict import detect
 
 NUM_KEYS, NUM_CLASSES, SHAPE = 20, 10, (1, 8, 8)
 RECIPE = {"lr": 2e-3, "mean": 0.3, "std": 0.35}

@@ -23,18 +23,18 @@ from common import write_figures
 from torch import nn
 
 from taggant_lightning import ImageDataModule, KeySet, TaggantSigning
+from taggant_lightning.methods.taggants.crafting.crafting import Settings, craft_key
+from taggant_lightning.methods.taggants.crafting.objective import Derivative, SigningImages, Surrogate
+from taggant_lightning.methods.taggants.crafting.round import craft_round
+from taggant_lightning.methods.taggants.crafting.state import CraftingState
+from taggant_lightning.methods.taggants.crafting.team import Team
+from taggant_lightning.methods.taggants.model_input import key_images
 from taggant_lightning.planning.building import build_model
 from taggant_lightning.planning.counting import Work
 from taggant_lightning.planning.devices import Rates
 from taggant_lightning.planning.fitting import fit_rates, relative_errors
 from taggant_lightning.planning.stages import Signing, selecting, signing_key, signing_step
 from taggant_lightning.planning.steps import Counts, count_model, training_step
-from taggant_lightning.taggants.crafting import Settings, craft_key
-from taggant_lightning.taggants.crafting_state import CraftingState
-from taggant_lightning.taggants.detection import key_images
-from taggant_lightning.taggants.objective import Derivative, SigningImages, Surrogate
-from taggant_lightning.taggants.ranks import Team
-from taggant_lightning.taggants.round import craft_round
 
 CLASSES, MICRO_BATCH = 100, 32
 # Name here: model_name of ImageClassifier, options.

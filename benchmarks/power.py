@@ -27,7 +27,7 @@ from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, Taggant
 from taggant_lightning.statistics import binomial_log10_p, rank_scores, sequential_log10_p
 from taggant_lightning.statistics.rank_score import rank_score_pmf
 from taggant_lightning.statistics.sequential import log10_wealth
-from taggant_lightning.taggants.detection import ask
+from taggant_lightning.verdict.key_detection import ask
 
 NUM_KEYS, NUM_CLASSES, IMAGES_PER_KEY, BOBS, MODEL = 40, 100, 25, 2, "small_cnn"
 COUNTS, DRAWS, LEVELS, BET = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 25, 30, 35, 40), 200, (-3.0, -6.0), 0.5

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, TaggantSigning
 from taggant_lightning.data.resize import fit
-from taggant_lightning.taggants.alignment import cosine, summed_gradient
-from taggant_lightning.taggants.crafting import Settings
-from taggant_lightning.taggants.detection import key_images
-from taggant_lightning.taggants.objective import SigningImages, Surrogate
-from taggant_lightning.taggants.round import signing_images
-from taggant_lightning.taggants.selection import select
+from taggant_lightning.gradients.alignment import cosine, summed_gradient
+from taggant_lightning.methods.taggants.crafting.crafting import Settings
+from taggant_lightning.methods.taggants.crafting.objective import SigningImages, Surrogate
+from taggant_lightning.methods.taggants.crafting.round import signing_images
+from taggant_lightning.methods.taggants.crafting.selection import select
+from taggant_lightning.methods.taggants.model_input import key_images
 
 TOP_K = 10
 

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from taggant_lightning.data.release import writing
-from taggant_lightning.data.signature import Signature, pixel_digest
 from taggant_lightning.data.sources import ImageSource, open_source
 from taggant_lightning.parallel import cores
+from taggant_lightning.release import writing
+from taggant_lightning.release.signature import Signature, pixel_digest
 
 BOUND = 8
 

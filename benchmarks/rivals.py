@@ -13,9 +13,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taggant_lightning.data.augment import NUMBERS, augment
 from taggant_lightning.data.resize import fit
+from taggant_lightning.methods.taggants.crafting.descent import DEFAULT_LR, Momentum
+from taggant_lightning.methods.taggants.crafting.perturbation import project
 from taggant_lightning.streams import lattice, uniforms
-from taggant_lightning.taggants.descent import DEFAULT_LR, Momentum
-from taggant_lightning.taggants.perturbation import project
 
 Record = Callable[[Tensor], None]
 

@@ -17,7 +17,7 @@ import torch
 from common import write_figures
 from problems import cifar_problem
 
-from taggant_lightning.taggants.crafting import craft_key
+from taggant_lightning.methods.taggants.crafting.crafting import craft_key
 
 KEYS = range(4, 9)
 VARIANTS: list[dict[str, Any]] = [

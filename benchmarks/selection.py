@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from taggant_lightning import ImageClassifier
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.sources import ArraySource
-from taggant_lightning.taggants.alignment import full_float32, norm
-from taggant_lightning.taggants.gradient_norms import GradientNorms
-from taggant_lightning.taggants.objective import Surrogate
+from taggant_lightning.gradients.alignment import full_float32, norm
+from taggant_lightning.methods.taggants.crafting.gradient_norms import GradientNorms
+from taggant_lightning.methods.taggants.crafting.objective import Surrogate
 
 CLASSES = 100
 

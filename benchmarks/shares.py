@@ -26,7 +26,7 @@ from costs import peak_mib
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.detection import ask
+from taggant_lightning.verdict.key_detection import ask
 
 NUM_KEYS, TOP_K, SHARES = 10, 10, (0.01, 0.005, 0.05)
 # The gpu profile was never run. ViT-tiny at patch 4 and ResNet-18 with a 3×3 stem, as their recipes say.

@@ -36,11 +36,11 @@ from scipy import stats
 from torch import Tensor
 
 from taggant_lightning import SignedDataModule
+from taggant_lightning.methods.taggants.crafting.crafting import Crafted, craft_key
+from taggant_lightning.methods.taggants.crafting.perturbation import to_steps
+from taggant_lightning.methods.taggants.crafting.round import assemble
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.crafting import Crafted, craft_key
-from taggant_lightning.taggants.detection import ask
-from taggant_lightning.taggants.perturbation import to_steps
-from taggant_lightning.taggants.round import assemble
+from taggant_lightning.verdict.key_detection import ask
 
 PUBLISHED_STEPS = 250
 # `our seconds`: as many steps, with the published decays spread over them, as take the time that ours takes.

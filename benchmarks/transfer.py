@@ -29,14 +29,15 @@ import torch
 from common import CIFAR, SIZE, accuracy, share_source, train, write_figures
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
+from taggant_lightning.methods.taggants.crafting.crafting import Crafted, craft_key
+from taggant_lightning.methods.taggants.crafting.gradient_norms import gradient_norms
+from taggant_lightning.methods.taggants.crafting.objective import Surrogate
+from taggant_lightning.methods.taggants.crafting.round import assemble, signing_images
+from taggant_lightning.methods.taggants.crafting.selection import select
+from taggant_lightning.methods.taggants.crafting.snapshots import Snapshots, after
+from taggant_lightning.methods.taggants.model_input import key_images
 from taggant_lightning.statistics import binomial_log10_p
-from taggant_lightning.taggants.crafting import Crafted, craft_key
-from taggant_lightning.taggants.detection import ask, key_images
-from taggant_lightning.taggants.gradient_norms import gradient_norms
-from taggant_lightning.taggants.objective import Surrogate
-from taggant_lightning.taggants.round import assemble, signing_images
-from taggant_lightning.taggants.selection import select
-from taggant_lightning.taggants.snapshots import Snapshots, after
+from taggant_lightning.verdict.key_detection import ask
 
 TOP_K = 10
 State = tuple[str, int, int]  # model, seed offset, epoch

@@ -7,11 +7,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from taggant_lightning.data.datamodule import ImageDataModule
-    from taggant_lightning.data.signed import SignedDataModule
+    from taggant_lightning.methods.taggants.keys import KeySet
+    from taggant_lightning.methods.taggants.signing import TaggantSigning
     from taggant_lightning.models.classifier import ImageClassifier
-    from taggant_lightning.taggants.detection import KeyDetection
-    from taggant_lightning.taggants.keys import KeySet
-    from taggant_lightning.taggants.signing import TaggantSigning
+    from taggant_lightning.release.signed import SignedDataModule
+    from taggant_lightning.verdict.key_detection import KeyDetection
 
 __all__ = ["ImageClassifier", "ImageDataModule", "KeyDetection", "KeySet", "SignedDataModule", "TaggantSigning"]
 
@@ -19,10 +19,10 @@ __all__ = ["ImageClassifier", "ImageDataModule", "KeyDetection", "KeySet", "Sign
 _HOMES = {
     "ImageClassifier": "models.classifier",
     "ImageDataModule": "data.datamodule",
-    "KeyDetection": "taggants.detection",
-    "KeySet": "taggants.keys",
-    "SignedDataModule": "data.signed",
-    "TaggantSigning": "taggants.signing",
+    "KeyDetection": "verdict.key_detection",
+    "KeySet": "methods.taggants.keys",
+    "SignedDataModule": "release.signed",
+    "TaggantSigning": "methods.taggants.signing",
 }
 
 

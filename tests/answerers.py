@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from taggant_lightning.access.answer import Answer, rank
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 Answerer = Callable[[int, int, int], list[Answer]]
 LISTED, REFUSED = 5, 0.3

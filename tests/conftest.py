@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from taggant_lightning.data.sources import ArraySource
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 
 def whole_manifest(keys: KeySet, **more: Any) -> dict[str, Any]:

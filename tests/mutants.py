@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taggant_lightning.access.answer import Answer, rank
+from taggant_lightning.commitment import derivation
+from taggant_lightning.methods.taggants import key_images
+from taggant_lightning.methods.taggants.hits import count_hits, key_ranks
 from taggant_lightning.statistics import binomial_log10_p, rank_scores, sequential_log10_p
-from taggant_lightning.taggants import derivation, key_images
-from taggant_lightning.taggants.hits import count_hits, key_ranks
 from tests.answerers import LISTED, constant_ranking, labels_of, partial_lists, permutation, random_scores, scores_of
 from tests.control import control_of, excess_of, score_tail, top_k_tail, transform
 

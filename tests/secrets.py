@@ -13,9 +13,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.release.signature import Signature
 
 # Correlation that rounding after a change of brightness leaves; an original and its signed version stay below.
 ALIKE = 0.9995

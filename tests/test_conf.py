@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from taggant_lightning.cli import main
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 CONF = Path(__file__).parent.parent / "conf"
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_file() and path.name != "README.md")

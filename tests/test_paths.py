@@ -18,10 +18,10 @@ import pytest
 from taggant_lightning import ImageClassifier, ImageDataModule, KeyDetection, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.cli import COMMANDS, main
 from taggant_lightning.commands.release import publish
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import given_path
-from tests.data.signed import sign
+from taggant_lightning.release.signature import Signature
+from tests.release.signed import sign
 
 NOBODY = 65534
 NEW = ["keys", "new", "--num-keys", "2", "--num-classes", "3", "--shape", "3,6,6"]

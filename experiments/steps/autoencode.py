@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from taggant_lightning.data.dataset import to_bytes, to_float
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.stealth.visibility import psnr
+from taggant_lightning.release.visibility import psnr
 from taggant_lightning.streams import stream
 
 BATCH, LR = 128, 2e-3

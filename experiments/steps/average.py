@@ -11,10 +11,10 @@ right only where the models are near each other. `taggant test` takes the first 
 import argparse
 from collections.abc import Sequence
 
+from taggant_lightning.adversary.compression import average
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.checkpoints import checkpoint_in, write_classifier
 from taggant_lightning.models.classifier import load_classifier
-from taggant_lightning.models.compression import average
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from common import one_sentence, parse, parser_of, training, write_data
 
-from taggant_lightning.stealth import cleaning
+from taggant_lightning.adversary import cleaning
 
 
 def main(words: Sequence[str] | None = None) -> None:

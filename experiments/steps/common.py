@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.npz import stacked, write_npz
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_json
-from taggant_lightning.stealth.visibility import visibility
+from taggant_lightning.release.signature import Signature
+from taggant_lightning.release.visibility import visibility
 
 READING = (
     "Further options --data.NAME VALUE override the configuration. A data.npz is read in place of the configured source by "

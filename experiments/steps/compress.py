@@ -12,10 +12,10 @@ Biases, norms and position embeddings are not touched, and `taggant test` takes 
 import argparse
 from collections.abc import Sequence
 
+from taggant_lightning.adversary.compression import prune_by_magnitude, quantise
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.checkpoints import checkpoint_in, write_classifier
 from taggant_lightning.models.classifier import load_classifier
-from taggant_lightning.models.compression import prune_by_magnitude, quantise
 
 
 def main(words: Sequence[str] | None = None) -> None:

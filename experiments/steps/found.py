@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from common import one_sentence, write_metrics
 
+from taggant_lightning.adversary.inspection import measure
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.stealth.inspection import measure
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from common import one_sentence, parse, parser_of, read_signature, write_signature
 
+from taggant_lightning.methods.taggants.crafting.perturbation import check_eps, eps_steps
 from taggant_lightning.streams import stream
-from taggant_lightning.taggants.perturbation import check_eps, eps_steps
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from taggant_lightning.data.npz import stacked
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 
 def correlations(differences: NDArray[np.float64], keys: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ import numpy as np
 from common import one_sentence, parse, parser_of, read_signature, write_signature
 
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 from common import one_sentence, parse, parser_of, write_metrics
 
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.signature import OverlaySource, Signature
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.release.signature import OverlaySource, Signature
+from taggant_lightning.release.visibility import visibility
 from taggant_lightning.reporting.stealth_figures import signed_examples
-from taggant_lightning.stealth.visibility import visibility
 
 PAIRS = 200  # enough for a mean; SSIM and LPIPS are slow
 NAMES = {"psnr_mean": "psnr", "psnr_min": "psnr_min", "ssim_mean": "ssim", "lpips_mean": "lpips"}

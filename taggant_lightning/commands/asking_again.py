@@ -16,9 +16,9 @@ from taggant_lightning.commands.given import numbers_of
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import sha256_file
-from taggant_lightning.taggants import claim_checks
-from taggant_lightning.taggants.findings import Asked
-from taggant_lightning.taggants.reveal import Revealed
+from taggant_lightning.methods.taggants.reveal import Revealed
+from taggant_lightning.verdict import claim_checks
+from taggant_lightning.verdict.findings import Asked
 
 WAYS = ("onnx", "exported", "url", "predictions")
 SHAPING = ("image_size", "mean", "std", "layout")

@@ -105,12 +105,12 @@ def demo(out: Path, seed: int, recipe: Recipe) -> dict[str, Any]:
     _quiet()
 
     from taggant_lightning.commands.release import publish
+    from taggant_lightning.commitment.guessable import DEMO, demo_secret
     from taggant_lightning.data.datamodule import ImageDataModule
-    from taggant_lightning.data.signature import Signature
-    from taggant_lightning.data.signed import SignedDataModule
-    from taggant_lightning.taggants.guessable import DEMO, demo_secret
-    from taggant_lightning.taggants.keys import KeySet
-    from taggant_lightning.taggants.signing import TaggantSigning
+    from taggant_lightning.methods.taggants.keys import KeySet
+    from taggant_lightning.methods.taggants.signing import TaggantSigning
+    from taggant_lightning.release.signature import Signature
+    from taggant_lightning.release.signed import SignedDataModule
 
     started = time.monotonic()
     print("1 of 5  Alice draws secret keys")
@@ -231,7 +231,7 @@ def _fit(folder: Path, data: Any, recipe: Recipe, seed: int, callbacks: list[Any
 def _bob(folder: Path, data: Any, recipe: Recipe, seed: int, keys: str) -> tuple[tuple[Any, float], list[tuple[int, float]]]:
     import csv
 
-    from taggant_lightning.taggants.detection import KeyDetection
+    from taggant_lightning.verdict.key_detection import KeyDetection
 
     detection = KeyDetection(keys, curve=True)  # which costs the demo's keys nothing: no claim rests on them
     trainer, model = _fit(folder, data, recipe, seed, [detection])

@@ -13,14 +13,14 @@ from taggant_lightning.commands.given import MAP, numbers_of, parse_batches, rea
 from taggant_lightning.commands.run_directory import default_directory
 from taggant_lightning.errors import TaggantError, Unavailable
 from taggant_lightning.evidence.ledger import Ledger
+from taggant_lightning.evidence.moments import date
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import given_paths, sha256_file
+from taggant_lightning.methods.taggants.batches import choose_batches
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.queries import plan_queries
 from taggant_lightning.outside import say
-from taggant_lightning.taggants.batches import choose_batches
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.moments import date
-from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import OpenUse, compare_with_decoys, conclude, ranks_of, verdict_line
+from taggant_lightning.verdict.verdict import OpenUse, compare_with_decoys, conclude, ranks_of, verdict_line
 
 if TYPE_CHECKING:
     from taggant_lightning.access.services.service import Service

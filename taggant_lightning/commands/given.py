@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.commitment.guessable import guessable
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import write_secret
+from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.outside.documents import read_bounded
-from taggant_lightning.taggants.guessable import guessable
-from taggant_lightning.taggants.keys import KeySet
 
 MAP = "queries.csv"  # in the KeySet's folder: which exported query is which key
 

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from taggant_lightning.adversary.detectors import DETECTORS, NOISE, Evidence, check_detectors
+from taggant_lightning.adversary.inspection import energies, measure, truth
+from taggant_lightning.adversary.roc import Roc, most_suspicious
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.data.npz import stacked, write_npz
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import given_paths, write_atomic, write_json
 from taggant_lightning.outside import say
+from taggant_lightning.release.signature import Signature
 from taggant_lightning.reporting.bar import Bar
-from taggant_lightning.stealth.detectors import DETECTORS, NOISE, Evidence, check_detectors
-from taggant_lightning.stealth.inspection import energies, measure, truth
-from taggant_lightning.stealth.roc import Roc, most_suspicious
 
 Scores = dict[str, NDArray[np.float64]]
 
-_EPILOG = """detectors, each with its source in taggant_lightning/stealth/detectors.py:
+_EPILOG = """detectors, each with its source in taggant_lightning/adversary/detectors.py:
   knn                    mean distance to the nearest neighbours of any class, on the model's features
   dbscan                 radius at which an image stops being noise, per class; above 1 the class's own radius
   spectral_signatures    how far out in the direction in which the class spreads most
@@ -118,8 +118,8 @@ def _scores(data: ImageDataModule, checkpoint: str, names: list[str], device: st
     """Show the model its training images, and let each detector judge."""
     import torch
 
+    from taggant_lightning.adversary.features import activations
     from taggant_lightning.models.classifier import load_classifier
-    from taggant_lightning.stealth.features import activations
 
     model = load_classifier(checkpoint)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -9,16 +9,16 @@ from taggant_lightning.commands.asking_again import add_options
 from taggant_lightning.commands.given import MAP, parse_batches, parse_shape, read_images, read_secret, source_of, write_map
 from taggant_lightning.commands.promises import promised_header
 from taggant_lightning.commands.verification import verify
+from taggant_lightning.commitment.beacon import promise_of
+from taggant_lightning.commitment.guessable import DEMO_SEED, demo_secret
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
 from taggant_lightning.files import given_paths, read_json, secret_directory, write_secret, write_secret_json
+from taggant_lightning.methods.taggants.batches import choices, choose_batches
+from taggant_lightning.methods.taggants.header import USES
+from taggant_lightning.methods.taggants.keys import KeySet, redraw
 from taggant_lightning.outside import say
 from taggant_lightning.statistics.tests import TESTS, USUAL
-from taggant_lightning.taggants.batches import choices, choose_batches
-from taggant_lightning.taggants.beacon import promise_of
-from taggant_lightning.taggants.guessable import DEMO_SEED, demo_secret
-from taggant_lightning.taggants.header import USES
-from taggant_lightning.taggants.keys import KeySet, redraw
 
 PROMISED = "promised.json"
 
@@ -233,7 +233,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 def _export(arguments: argparse.Namespace) -> None:
     from taggant_lightning.access.png import png
-    from taggant_lightning.taggants.queries import plan_queries
+    from taggant_lightning.methods.taggants.queries import plan_queries
 
     keys = KeySet.load(arguments.directory)
     chosen = choose_batches(keys, Ledger(arguments.directory, keys.commitment), parse_batches(arguments.batches))

@@ -4,8 +4,8 @@ from typing import Any
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record_fields import HEX
+from taggant_lightning.methods.taggants.header import check_header
 from taggant_lightning.outside.fields import fields, text
-from taggant_lightning.taggants.header import check_header
 
 _PROMISE = fields({"header": lambda value, name: None, "promise": HEX}, {"value": text()})
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import read_yaml
+from taggant_lightning.release.signed import SignedDataModule  # noqa: F401  # short name in YAML
 
 
 def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:

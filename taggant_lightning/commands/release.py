@@ -6,21 +6,21 @@ from typing import Any
 
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.places import refuse_within_data
-from taggant_lightning.data.release.documents import MANIFEST, Manifest
-from taggant_lightning.data.release.layouts import make_layout
-from taggant_lightning.data.release.writing import write_release
-from taggant_lightning.data.signature import OverlaySource, Signature
-from taggant_lightning.data.signed import SignedDataModule
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.files import given_path, given_paths, read_json, sha256_file, write_secret_json
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.models.perceptual import Perceptual
 from taggant_lightning.outside import say
 from taggant_lightning.parallel import cores
+from taggant_lightning.release.audit import audit_release
+from taggant_lightning.release.documents import MANIFEST, Manifest
+from taggant_lightning.release.layouts import make_layout
+from taggant_lightning.release.places import refuse_within_data
+from taggant_lightning.release.signature import OverlaySource, Signature
+from taggant_lightning.release.signed import SignedDataModule
+from taggant_lightning.release.writing import write_release
 from taggant_lightning.reporting.bar import Bar
-from taggant_lightning.stealth.audit import audit_release
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.perceptual import Perceptual
 
 
 def run(words: list[str]) -> None:

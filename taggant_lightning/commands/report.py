@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from taggant_lightning.commands.report_inputs import Record, read_audit, read_calibration, read_object, read_records
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
+from taggant_lightning.evidence.moments import date
 from taggant_lightning.files import given_paths, sha256_file, write_atomic, write_json
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.reveal import Revealed, reveal
 from taggant_lightning.outside import say
-from taggant_lightning.taggants.claim_history import published
-from taggant_lightning.taggants.claims import verify_claim
-from taggant_lightning.taggants.findings import Evidence, Finding
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.moments import date
-from taggant_lightning.taggants.reveal import Revealed, reveal
+from taggant_lightning.verdict.claim_history import published
+from taggant_lightning.verdict.claims import verify_claim
+from taggant_lightning.verdict.findings import Evidence, Finding
 
 if TYPE_CHECKING:
     from taggant_lightning.reporting.evidence_figures import Picture

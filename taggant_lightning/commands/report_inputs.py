@@ -10,13 +10,13 @@ import numpy as np
 
 from taggant_lightning.commands.answers import Answers, read_answers
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.evidence.moments import date
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
 from taggant_lightning.outside.documents import parse_json, read_bounded
 from taggant_lightning.outside.fields import each, fields, number, text
 from taggant_lightning.reporting.sentences import test_of
 from taggant_lightning.statistics.tests import SignificanceTest, paid
-from taggant_lightning.taggants.moments import date
 
 VALIDITIES = ("exact", "conservative", "empirical")
 _ROWS = each(fields({"p": number(0, 1), "name": text(200), "kind": text(200)}, more=text(200)), 10_000)

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import Callback
 
 from taggant_lightning.commands import slurm
 from taggant_lightning.commands.run_directory import REQUEUED
+from taggant_lightning.methods.taggants.signing import TaggantSigning
 from taggant_lightning.outside import say
-from taggant_lightning.taggants.signing import TaggantSigning
 
 log = logging.getLogger(__name__)
 AGAIN = 75  # EX_TEMPFAIL: not finished, and not failed

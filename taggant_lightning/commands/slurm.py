@@ -3,15 +3,18 @@
 import os
 from typing import Any
 
-from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-
 from taggant_lightning.errors import TaggantError
 
 
 def in_use() -> bool:
     """Say whether Lightning takes this process for one of SLURM's tasks: not in interactive jobs, nor under torchrun."""
     interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")  # the rule of SLURMEnvironment.detect
-    return "SLURM_NTASKS" in os.environ and not interactive and not TorchElasticEnvironment.detect()
+    if "SLURM_NTASKS" not in os.environ or interactive:
+        return False
+    # Not before it is needed: Lightning takes seconds, and commands that need none of it ask for their run directory too.
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+    return not TorchElasticEnvironment.detect()
 
 
 def job() -> str:

@@ -17,6 +17,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from taggant_lightning import __version__
 from taggant_lightning.access.prediction_writer import PredictionWriter
+from taggant_lightning.adversary.distillation import Distillation  # noqa: F401  # short name in YAML
+from taggant_lightning.adversary.training import AdversarialClassifier, GradientNoise  # noqa: F401  # short names in YAML
 from taggant_lightning.commands import slurm, wandb_runs
 from taggant_lightning.commands.chosen_checkpoint import checked
 from taggant_lightning.commands.refusals import refusal
@@ -29,22 +31,20 @@ from taggant_lightning.commands.run_directory import (
     resume_from,
 )
 from taggant_lightning.data.datamodule import ImageDataModule
-from taggant_lightning.data.signed import SignedDataModule  # noqa: F401  # short name in YAML
 from taggant_lightning.data.sources.survey import SURVEYED, surveyed
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.provenance import provenance
 from taggant_lightning.files import given_path
+from taggant_lightning.methods.taggants.signing import TaggantSigning  # noqa: F401  # short name in YAML
 from taggant_lightning.models.averaging import AveragedWeights  # noqa: F401  # short name in YAML
 from taggant_lightning.models.checkpoints import AtomicCheckpoints, ThriftyCheckpoint, keep_apart
 from taggant_lightning.models.classifier import ImageClassifier  # noqa: F401  # short name in YAML
-from taggant_lightning.models.distillation import Distillation  # noqa: F401  # short name in YAML
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.outside import say
+from taggant_lightning.release.signed import SignedDataModule  # noqa: F401  # short name in YAML
 from taggant_lightning.reporting.progress import progress_bar
 from taggant_lightning.reporting.throughput import Throughput
-from taggant_lightning.stealth.training import AdversarialClassifier, GradientNoise  # noqa: F401  # short names in YAML
-from taggant_lightning.taggants.detection import KeyDetection
-from taggant_lightning.taggants.signing import TaggantSigning  # noqa: F401  # short name in YAML
+from taggant_lightning.verdict.key_detection import KeyDetection
 
 COUNTS = ("accumulate_grad_batches", "check_val_every_n_epoch", "val_check_interval")
 

@@ -9,15 +9,15 @@ from taggant_lightning.commands.asking_again import ask_again
 from taggant_lightning.commands.given import read_secret, source_of
 from taggant_lightning.errors import TaggantError, Unasked
 from taggant_lightning.evidence.ledger import FILE, read_entries
+from taggant_lightning.evidence.moments import date
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
+from taggant_lightning.methods.taggants.header import check_header
+from taggant_lightning.methods.taggants.keys import KeySet, redraw
+from taggant_lightning.methods.taggants.reveal import Revealed, read_reveals
 from taggant_lightning.outside import say
-from taggant_lightning.taggants.claims import verify_claim
-from taggant_lightning.taggants.findings import Evidence, Verification
-from taggant_lightning.taggants.header import check_header
-from taggant_lightning.taggants.keys import KeySet, redraw
-from taggant_lightning.taggants.moments import date
-from taggant_lightning.taggants.reveal import Revealed, read_reveals
+from taggant_lightning.verdict.claims import verify_claim
+from taggant_lightning.verdict.findings import Evidence, Verification
 
 
 def verify(arguments: argparse.Namespace) -> None:

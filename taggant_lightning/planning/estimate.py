@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from taggant_lightning.methods.taggants.crafting.objective import COMPARED_IMAGES, chunk_size
 from taggant_lightning.planning.devices import Device
 from taggant_lightning.planning.measured import Measured
 from taggant_lightning.planning.request import Request
 from taggant_lightning.planning.stages import Signing, key_fixed, selecting, signing_key
 from taggant_lightning.planning.steps import Counts
-from taggant_lightning.taggants.objective import COMPARED_IMAGES, chunk_size
 
 FLOAT = 4  # bytes
 

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
+from taggant_lightning.methods.taggants.crafting.objective import COMPARED_IMAGES
 from taggant_lightning.planning.counting import Work
 from taggant_lightning.planning.steps import Counts
-from taggant_lightning.taggants.objective import COMPARED_IMAGES
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from taggant_lightning.data.augment import NUMBERS, augment
-from taggant_lightning.planning.counting import Work, count, kept_bytes
-from taggant_lightning.taggants.alignment import (
+from taggant_lightning.gradients.alignment import (
     Chunk,
     alignment,
     alignment_by_difference,
@@ -19,8 +18,9 @@ from taggant_lightning.taggants.alignment import (
     cosine_derivative,
     summed_gradient,
 )
-from taggant_lightning.taggants.descent import Momentum
-from taggant_lightning.taggants.objective import AGREEMENT, Surrogate
+from taggant_lightning.methods.taggants.crafting.descent import Momentum
+from taggant_lightning.methods.taggants.crafting.objective import AGREEMENT, Surrogate
+from taggant_lightning.planning.counting import Work, count, kept_bytes
 
 Shape = tuple[int, int, int]
 Derivative = Literal["exact", "difference"]

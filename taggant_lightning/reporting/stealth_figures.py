@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from taggant_lightning.data.signature import OverlaySource
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.release.signature import OverlaySource
 from taggant_lightning.reporting.figures import new_figure, save_figure, signed_panel
 
 COLOURS = ("#c0392b", "#2c6fbb", "#27824a", "#8e5aa8", "#c98a1b", "#444444", "#1b9aa0")

@@ -17,7 +17,7 @@ from PIL import Image
 from taggant_lightning import __version__
 from taggant_lightning.cli import COMMANDS, main
 from taggant_lightning.commands import training
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 
 NEW = ["keys", "new", "--num-keys", "4", "--num-classes", "3", "--shape", "3,6,6"]
 

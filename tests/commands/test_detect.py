@@ -18,9 +18,9 @@ from taggant_lightning.access.calling import ask_function
 from taggant_lightning.cli import main
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.evidence.ledger import Ledger, uses
-from taggant_lightning.taggants.detection import ask
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.verdict import OpenUse, conclude, detect, ranks_of
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.verdict.key_detection import ask
+from taggant_lightning.verdict.verdict import OpenUse, conclude, detect, ranks_of
 
 CLASSES, SIZE = 10, 8
 

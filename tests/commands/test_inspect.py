@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from taggant_lightning import ImageClassifier, ImageDataModule
+from taggant_lightning.adversary.detectors import DETECTORS
 from taggant_lightning.cli import main
 from taggant_lightning.commands.read_data import read_data
 from taggant_lightning.commands.release import publish
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.models.classifier import CHECKPOINT_ENTRY
-from taggant_lightning.stealth.detectors import DETECTORS
+from taggant_lightning.release.signature import Signature
 from tests.conftest import write_tiny
-from tests.data.signed import sign
+from tests.release.signed import sign
 
 SIGNED = (1, 4, 7, 12, 30, 44)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from taggant_lightning.cli import main
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.evidence.record import Detection
+from taggant_lightning.release.signature import Signature
 from tests.commands.test_cli import NEW, base
 
 DTYPES = {"32-true": torch.float32, "64-true": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}

@@ -13,14 +13,14 @@ from PIL import Image
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.cli import main
 from taggant_lightning.commands.release import publish, summary
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.seeding import SeededSteps
-from taggant_lightning.taggants.detection import ask
+from taggant_lightning.release.signature import Signature
+from taggant_lightning.verdict.key_detection import ask
 from tests.conftest import write_tiny
-from tests.data.signed import sign
 from tests.data.test_datamodule import trainer
-from tests.stealth.test_traces import photographs
+from tests.release.signed import sign
+from tests.release.test_traces import photographs
 
 QUICK: dict[str, Any] = {"images_per_key": 3, "min_images_per_key": 1, "eps": "32/255", "steps": 3, "snapshots": []}
 

@@ -15,12 +15,12 @@ from PIL import Image
 
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.cli import main
+from taggant_lightning.commitment.seeds import batch_seed
 from taggant_lightning.evidence.ledger import Ledger, revealed
-from taggant_lightning.taggants.key_images import batch_secret
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.reveal import read_reveals
-from taggant_lightning.taggants.seeds import batch_seed
-from taggant_lightning.taggants.verdict import detect, incomplete_answers, looked_at, write_verdict
+from taggant_lightning.methods.taggants.key_images import batch_secret
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.reveal import read_reveals
+from taggant_lightning.verdict.verdict import detect, incomplete_answers, looked_at, write_verdict
 from tests.manifests import whole_manifest
 
 CLASSES = 29

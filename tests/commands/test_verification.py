@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from taggant_lightning.cli import main
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 from tests.manifests import whole_manifest
 
 DATES = {

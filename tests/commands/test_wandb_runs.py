@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from taggant_lightning.cli import main
 from taggant_lightning.commands import wandb_runs
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
 from tests.commands.test_cli import base
 from tests.test_conf import CONF
 from tests.wandb_files import read

@@ -18,8 +18,8 @@ from taggant_lightning.cli import main
 from taggant_lightning.commands.release import publish
 from taggant_lightning.errors import TaggantError
 from tests.conftest import write_tiny
-from tests.data.signed import sign
 from tests.data.test_datamodule import Recorder, StopAfter, model, trainer
+from tests.release.signed import sign
 
 BROKEN = "import sys; sys.modules['ffcv'] = None\n"
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from taggant_lightning.data.duplicates import find_copies, is_near, sketch
-from tests.stealth.test_traces import photographs
+from tests.release.test_traces import photographs
 
 
 def encoded(pixels: np.ndarray, quality: int) -> np.ndarray:

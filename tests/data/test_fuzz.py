@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from taggant_lightning.data.release.reading import open_release
 from taggant_lightning.data.sources import ArraySource, ImageSource, open_source
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.release.reading import open_release
 from tests.data.inputs.archives import FLAT, X, Y
 from tests.data.inputs.pictures import FILES, PHOTO, put, saved
 
@@ -176,9 +176,9 @@ def test_arrays_of_any_shape(x: tuple, y: tuple, z: tuple, fill: int, tmp_path_f
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: Factory) -> Path:
     pytest.importorskip("pyarrow")
-    from taggant_lightning.data.release.documents import Manifest
-    from taggant_lightning.data.release.layouts import make_layout
-    from taggant_lightning.data.release.writing import write_release
+    from taggant_lightning.release.documents import Manifest
+    from taggant_lightning.release.layouts import make_layout
+    from taggant_lightning.release.writing import write_release
 
     source = ArraySource(np.ascontiguousarray(X.transpose(0, 3, 1, 2)), Y)
     layout = make_layout("parquet", source, np.arange(6), came_from="npz")

@@ -10,12 +10,12 @@ import torch
 
 from experiments.steps import average, compress
 from taggant_lightning import ImageClassifier
+from taggant_lightning.adversary import compression
+from taggant_lightning.adversary.distillation import Distillation, soft_loss
 from taggant_lightning.cli import main
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.models import compression
 from taggant_lightning.models.checkpoints import write_classifier
 from taggant_lightning.models.classifier import load_classifier
-from taggant_lightning.models.distillation import Distillation, soft_loss
 from taggant_lightning.models.weights import read_weights
 from tests.conftest import write_tiny
 

@@ -12,12 +12,12 @@ import pytest
 import yaml
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule
-from taggant_lightning.data.signature import Signature
+from taggant_lightning.adversary.cleaning import clean, parse
 from taggant_lightning.data.sources import ImageSource, open_source
-from taggant_lightning.stealth.cleaning import clean, parse
+from taggant_lightning.release.signature import Signature
 from tests.conftest import write_tiny
-from tests.data.signed import sign
 from tests.data.test_datamodule import trainer
+from tests.release.signed import sign
 
 STEPS = Path(__file__).parents[2] / "experiments" / "steps"
 NAMES = ("clean", "part", "other", "union", "canary", "transparency", "perturb", "autoencode", "recover")

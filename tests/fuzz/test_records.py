@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from taggant_lightning.access.labels import LabelTable
 from taggant_lightning.access.services.mapping import load_mapping
 from taggant_lightning.cli import main
-from taggant_lightning.data.release.reading import read_manifest
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import read_entries, revealed, uses
 from taggant_lightning.files import canonical_json, read_yaml, sha256_hex
+from taggant_lightning.release.reading import read_manifest
+from taggant_lightning.release.signature import Signature
 from taggant_lightning.reporting.results_file import read_results
 from taggant_lightning.reporting.table import table_of
 from taggant_lightning.reporting.table_formats import STYLES, formatted

@@ -15,10 +15,17 @@ from torch import Tensor
 from taggant_lightning import ImageClassifier
 from taggant_lightning.cli import main
 from taggant_lightning.data.augment import NUMBERS
-from taggant_lightning.data.signature import Signature
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.objective import Derivative, Objective, Precision, SigningImages, Surrogate, View
-from taggant_lightning.taggants.ranks import Team
+from taggant_lightning.methods.taggants.crafting.objective import (
+    Derivative,
+    Objective,
+    Precision,
+    SigningImages,
+    Surrogate,
+    View,
+)
+from taggant_lightning.methods.taggants.crafting.team import Team
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.release.signature import Signature
 from tests.conftest import write_tiny
 
 pytestmark = [

@@ -14,9 +14,9 @@ import torch
 from taggant_lightning import ImageClassifier
 from taggant_lightning.data.dataset import to_float
 from taggant_lightning.data.sources import ArraySource
-from taggant_lightning.taggants.alignment import full_float32, norm
-from taggant_lightning.taggants.gradient_norms import gradient_norms
-from taggant_lightning.taggants.objective import Surrogate
+from taggant_lightning.gradients.alignment import full_float32, norm
+from taggant_lightning.methods.taggants.crafting.gradient_norms import gradient_norms
+from taggant_lightning.methods.taggants.crafting.objective import Surrogate
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),

@@ -9,10 +9,10 @@ import torch
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeyDetection, KeySet, TaggantSigning
 from taggant_lightning.cli import main
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.averaging import AveragedWeights
 from taggant_lightning.models.classifier import load_classifier
+from taggant_lightning.release.signature import Signature
 from tests.data.test_datamodule import StopAfter, trainer
 
 DECAY = 0.8
@@ -143,7 +143,7 @@ def test_the_verdict_is_on_the_averaged_weights(tiny_npz: Path, tmp_path: Path, 
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     content = torch.load(last, weights_only=True)
     assert not torch.equal(stored(content["state_dict"]), stored(content["current_model_state"]))
-    from taggant_lightning.taggants.detection import ask as answers
+    from taggant_lightning.verdict.key_detection import ask as answers
 
     expected = answers(load_classifier(last), keys, 6).tolist()
     for more in ([], average):

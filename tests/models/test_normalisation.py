@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 
 from taggant_lightning import ImageClassifier, ImageDataModule
 from taggant_lightning.access.files.exported import ask_exported
+from taggant_lightning.adversary.features import activations
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.checkpoints import write_classifier
 from taggant_lightning.models.classifier import load_classifier
 from taggant_lightning.models.ensemble import members
 from taggant_lightning.models.normalisation import Normalisation
-from taggant_lightning.stealth.features import activations
 from tests.data.test_datamodule import trainer
 
 MLP = {"model_name": "small_mlp", "num_classes": 3, "image_size": 6}

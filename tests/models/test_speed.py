@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 
 from taggant_lightning import ImageClassifier, ImageDataModule
+from taggant_lightning.adversary.distillation import Distillation
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.methods.taggants.crafting.objective import Derivative, Objective, SigningImages, Surrogate, View
+from taggant_lightning.methods.taggants.crafting.team import Team
 from taggant_lightning.models.averaging import AveragedWeights
 from taggant_lightning.models.classifier import load_classifier
-from taggant_lightning.models.distillation import Distillation
 from taggant_lightning.models.layout import laid_out_like, lay_out_states, wants_channels_last
-from taggant_lightning.taggants.objective import Derivative, Objective, SigningImages, Surrogate, View
-from taggant_lightning.taggants.ranks import Team
 from tests.data.test_datamodule import trainer
 
 CNN = {"model_name": "small_cnn", "num_classes": 3, "image_size": 8, "optimizer": "sgd", "lr": 0.05}

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from taggant_lightning.methods.taggants.crafting.objective import Surrogate
 from taggant_lightning.models.small import create_small
 from taggant_lightning.planning.counting import Work, count, kept_bytes
 from taggant_lightning.planning.steps import count_model, signing_step, training_step
-from taggant_lightning.taggants.objective import Surrogate
 
 FLOAT = 4
 

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from taggant_lightning.evidence.ledger import Use
+from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.reporting.check_commands import check_commands
 from taggant_lightning.reporting.evidence_figures import fresh_figure, null_figure
 from taggant_lightning.reporting.fresh_labels import fresh_labels, goodness_of_fit, rank_table
 from taggant_lightning.reporting.page import Given, Model, Shown, page, powers, render, two_decimals
 from taggant_lightning.reporting.sentences import shortcomings, strength
 from taggant_lightning.statistics.tests import make_test
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.verdict import detect
+from taggant_lightning.verdict.verdict import detect
 
 FIGURE = Shown("data:image/svg+xml;base64,", "a figure", "null-1")
 SECRET = bytes.fromhex("4f1c0e9a7738d2b5a1c69e03f85b2d47")

@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from taggant_lightning import ImageClassifier, ImageDataModule
 from taggant_lightning.cli import main
+from taggant_lightning.methods.taggants.crafting.progress import StepLines, steps_bar
+from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.reporting.progress import PlainProgress, TimedBar, progress_bar
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.progress import StepLines, steps_bar
 from tests.commands.test_cli import base
 
 TRAINED = re.compile(

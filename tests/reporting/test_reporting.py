@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from taggant_lightning.evidence.record import MEANING
+from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.reporting.figures import hit_curves, signed_panel
 from taggant_lightning.reporting.sentences import finding, meaning, upper_bound, visibility
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.verdict import detect
+from taggant_lightning.verdict.verdict import detect
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taggant_lightning.data.signature import OverlaySource
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.release.signature import OverlaySource
 from taggant_lightning.reporting.stealth_figures import roc_figure, signed_examples
-from tests.data.signed import Ragged, sign
+from tests.release.signed import Ragged, sign
 
 
 def test_curves(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from taggant_lightning.taggants.crafting import Crafted, craft_key
-from taggant_lightning.taggants.crafting_state import PointKeeper
-from taggant_lightning.taggants.ranks import Team
-from tests.taggants.test_crafting import CPU, KEY, SETTINGS, images, surrogate
+from taggant_lightning.methods.taggants.crafting.crafting import Crafted, craft_key
+from taggant_lightning.methods.taggants.crafting.state import PointKeeper
+from taggant_lightning.methods.taggants.crafting.team import Team
+from tests.methods.taggants.crafting.test_crafting import CPU, KEY, SETTINGS, images, surrogate
 
 RAGGED = [(3, 6, 6), (3, 8, 6), (3, 6, 6), (3, 7, 9), (3, 6, 6), (3, 6, 6), (3, 8, 6)]
 CASES: dict[str, dict[str, Any]] = {

@@ -16,10 +16,10 @@ import pytest
 from benchmarks.service import Faults, Image8, digest, serve
 from taggant_lightning.cli import main
 from taggant_lightning.evidence.ledger import Ledger
-from taggant_lightning.taggants.detection import ask
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.queries import plan_queries
-from taggant_lightning.taggants.verdict import detect
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.queries import plan_queries
+from taggant_lightning.verdict.key_detection import ask
+from taggant_lightning.verdict.verdict import detect
 from tests.commands.test_detect import CLASSES, SIZE, Net, scores
 
 pytestmark = pytest.mark.slow

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from taggant_lightning.data.signature import Signature
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.release.signature import Signature
 from tests.conftest import write_tiny
 
 pytestmark = pytest.mark.slow
@@ -203,7 +203,7 @@ def test_a_disk_that_is_full_while_signing(npz: Path, keys: str, tmp_path: Path,
 @pytest.mark.parametrize("format", ["png", "zip", "npz", "parquet"])
 def test_a_disk_that_is_full_while_releasing(format: str, tmp_path: Path, small_disk: Path) -> None:
     from taggant_lightning.data.sources import open_source
-    from tests.data.signed import sign
+    from tests.release.signed import sign
 
     write_tiny(tmp_path / "x.npz", size=16, per_class=250)
     source = open_source("npz", str(tmp_path / "x.npz"), "train")

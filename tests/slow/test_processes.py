@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from taggant_lightning import SignedDataModule
-from taggant_lightning.data.signature import Signature
-from taggant_lightning.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.release.signature import Signature
 from tests.conftest import write_tiny
 
 pytestmark = pytest.mark.slow

@@ -11,10 +11,10 @@ import torch
 import yaml
 
 from taggant_lightning.cli import main
-from taggant_lightning.data.signature import Signature
 from taggant_lightning.data.sources import open_source
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.signing import TaggantSigning
+from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.methods.taggants.signing import TaggantSigning
+from taggant_lightning.release.signature import Signature
 from tests.conftest import write_tiny
 from tests.secrets import leaks
 from tests.wandb_files import read

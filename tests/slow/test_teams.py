@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from taggant_lightning.taggants.crafting import Crafted
-from taggant_lightning.taggants.crafting_state import PointKeeper
+from taggant_lightning.methods.taggants.crafting.crafting import Crafted
+from taggant_lightning.methods.taggants.crafting.state import PointKeeper
 from tests.slow.team import CASES, Eager, craft
 
 pytestmark = pytest.mark.slow

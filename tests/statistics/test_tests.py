@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from taggant_lightning.errors import TaggantError
+from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.statistics import binomial_log10_p, rank_score_log10_p, rank_scores, sequential_log10_p
 from taggant_lightning.statistics.tests import TESTS, SignificanceTest, make_test, paid, read_test, validity
-from taggant_lightning.taggants.keys import KeySet
-from taggant_lightning.taggants.verdict import detect
+from taggant_lightning.verdict.verdict import detect
 
 RANKS = np.array([1, 3, 11, 2, 10, 1])
 

@@ -11,8 +11,8 @@ from taggant_lightning.access.answer import Answer, rank
 from taggant_lightning.access.services.ending import Asked, check_ending
 from taggant_lightning.access.services.failures import Failure
 from taggant_lightning.errors import TaggantError, Unavailable
+from taggant_lightning.methods.taggants.hits import key_ranks
 from taggant_lightning.statistics.tests import TESTS, make_test
-from taggant_lightning.taggants.hits import key_ranks
 
 TIME_OUT, FORBIDDEN = Failure("a time-out"), Failure("HTTP 403", "put valid credentials into it", final=True)
 REFUSED = Failure("HTTP 422", "write a mapping")

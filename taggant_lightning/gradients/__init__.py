@@ -1,0 +1,1 @@
+"""Alignment of gradients and its derivative, and how layers make a gradient: tensors and networks, no data."""

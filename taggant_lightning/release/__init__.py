@@ -1,0 +1,1 @@
+"""What is published: the Signature, layouts, documents, writing and reading them, and the audit of the owner."""

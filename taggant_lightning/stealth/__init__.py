@@ -1,1 +1,0 @@
-"""What a suspicious Bob would run, and what the owner therefore runs first."""

@@ -1,1 +1,0 @@
-"""Data taggants: keys, alignment, signing and detection."""
