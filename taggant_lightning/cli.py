@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from taggant_lightning import __version__
+from taggant_lightning.commands.fragments import with_fragments
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.outside import say
 
@@ -44,8 +45,9 @@ def usage() -> str:
             *lines,
             "",
             "The usual order: keys new → fit (surrogate, signing) → release → … → fit and test (Bob's model).",
-            "Fragments for --config lie in conf/. Bad input exits with code 2 and one sentence; a full disk, or a service that",
-            "stays down, with 1, and the same command then goes on.",
+            "--config takes a file, or a fragment that comes with the package by its name: data/imagefolder, model/resnet18,",
+            "signing/default, … Bad input exits with code 2 and one sentence; a full disk, or a service that stays down, with 1,",
+            "and the same command then goes on.",
         ]
     )
 
@@ -75,7 +77,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     module = importlib.import_module(f"taggant_lightning.commands.{COMMANDS[words[0]][0]}")
     try:
-        module.run(words)
+        module.run(with_fragments(words))
         sys.stdout.flush()
     except TaggantError as error:
         say(f"taggant {words[0]}: {error}", file=sys.stderr)

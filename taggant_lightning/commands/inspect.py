@@ -31,8 +31,8 @@ _EPILOG = """detectors, each with its source in taggant_lightning/adversary/dete
   high_frequency         energy of the stored pixels' high frequencies; looks at no model
 
 examples:
-  taggant inspect --config conf/data/npz.yaml --data.root bought.npz --checkpoint bob/checkpoints/last.ckpt --out looked
-  taggant inspect --config conf/data/cifar100_cpu.yaml --data SignedDataModule --data.release release \\
+  taggant inspect --config data/npz --data.root bought.npz --checkpoint bob/checkpoints/last.ckpt --out looked
+  taggant inspect --config data/cifar100_cpu --data SignedDataModule --data.release release \\
       --checkpoint bob/checkpoints/last.ckpt --out looked --remove 0.05 --by knn
   taggant inspect … --data SignedDataModule --data.signature signature --truth signature --out looked
 

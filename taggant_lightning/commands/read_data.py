@@ -34,7 +34,7 @@ def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
             words.append(f"--data={json.dumps(section)}")
     if not words:
         raise TaggantError(
-            f"config={', '.join(configs)} has no `data` section; add one, or name a fragment such as conf/data/digits.yaml"
+            f"config={', '.join(configs)} has no `data` section; add one, or name a fragment such as data/digits"
         )
     try:
         module: ImageDataModule = parser.instantiate_classes(parser.parse_args([*words, *overrides])).data

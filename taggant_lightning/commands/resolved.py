@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.commands.fragments import with_fragments
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import read_yaml
 
@@ -20,6 +21,7 @@ def resolver() -> Any:
     parse: list[Any] = []
 
     def resolve(words: list[str]) -> Any:
+        words = with_fragments(words)
         if words[:1] != ["taggant"] or words[1] not in ("fit", "validate", "test", "predict"):
             _check(words)
             files = [Path(word) for before, word in pairwise(words) if before == "--config"]

@@ -1,0 +1,49 @@
+"""The wheel alone, in an environment of its own and from an empty folder: nothing of the repository is within reach."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+def test_the_wheel_alone(tmp_path: Path) -> None:
+    source, out, empty = tmp_path / "source", tmp_path / "out", tmp_path / "empty"
+    for name in ("taggant_lightning", "conf"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    out.mkdir()
+    empty.mkdir()
+    build = f"from setuptools import build_meta; print(build_meta.build_wheel({str(out)!r}))"
+    subprocess.run([sys.executable, "-c", build], cwd=source, check=True, capture_output=True)
+    (wheel,) = out.glob("*.whl")
+
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    python, taggant = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "taggant"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", python, "install", "--no-deps", "--no-index", wheel]
+    subprocess.run(pip, check=True)
+    # What it depends on is borrowed; a path in a .pth brings packages, and no editable install, which is a .pth itself.
+    (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+
+    def run(*words: object) -> str:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        done = subprocess.run(list(map(str, words)), cwd=empty, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run(python, "-c", "import taggant_lightning; print(taggant_lightning.__file__)").startswith(str(site))
+    run(taggant, "demo", "--out", "told")
+    result = json.loads((empty / "told" / "result.json").read_text())
+    assert result["signed"]["log10_p"] < result["clean"]["log10_p"]
+    fragments = ["--config", "data/digits", "--config", "model/small_mlp", "--config", "trainer/cpu"]
+    run(taggant, "fit", *fragments, "--trainer.max_epochs", "1", "--trainer.default_root_dir", "run")
+    assert (empty / "run" / "checkpoints" / "last.ckpt").is_file()
