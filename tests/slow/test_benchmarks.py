@@ -14,7 +14,7 @@ BENCHMARKS = Path(__file__).parent.parent.parent / "benchmarks"
 @pytest.mark.slow
 def test_ours_is_faster_than_the_textbook_loop() -> None:
     command = [sys.executable, str(BENCHMARKS / "signing.py"), "--quick"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("ours against the textbook loop") == 2
 
