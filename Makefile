@@ -24,17 +24,17 @@ demo: $(VENV)/.installed
 	$(BIN)/taggant demo $(ARGS)
 
 test: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 test-slow: $(VENV)/.installed-$(EXTRAS)
-	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow $(ARGS)
 
 # The lower bounds of setup.cfg, in a virtual environment of their own.
 test-minimum: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON) $(VENV)-minimum
 	$(BIN)/uv pip install --quiet --python $(VENV)-minimum/bin/python --resolution lowest-direct '.[dev,onnx]'
-	$(VENV)-minimum/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
+	$(VENV)-minimum/bin/python -m pytest -n 2 --dist worksteal -m "not slow" $(ARGS)
 
 lint: $(VENV)/.installed-$(EXTRAS)
 	$(BIN)/ruff check .
