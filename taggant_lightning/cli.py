@@ -46,8 +46,8 @@ def usage() -> str:
             "",
             "The usual order: keys new → fit (surrogate, signing) → release → … → fit and test (Bob's model).",
             "--config takes a file, or by its name a fragment that comes with the package: data/imagefolder, model/resnet18, …",
-            "Bad input exits with code 2 and one sentence; a full disk, or a service that stays down, with 1, and the same command",
-            "then goes on.",
+            "Bad input exits with code 2 and one sentence; a full disk, or a service that stays down, with 1, and the same",
+            "command then goes on.",
         ]
     )
 

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from common import one_sentence, parse, parser_of, training, write_data
 
+from taggant_lightning.data.npz import stacked
+from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.methods.taggants.keys import KeySet
+from taggant_lightning.release.signature import Addition, Signature
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -30,19 +33,31 @@ def main(words: Sequence[str] | None = None) -> None:
                 f"keys={arguments.keys} are meant for claims, and this would write them where others can read; draw some with "
                 "taggant keys new --demo-seed N"
             )
-        images, labels = training(data)
+        images, _ = training(data)
         if keys.num_classes != data.num_classes or keys.images.shape[1:] != images.shape[1:]:
             raise TaggantError(
                 f"keys={arguments.keys} are of {keys.num_classes} classes and {'×'.join(map(str, keys.images.shape[1:]))}, the "
                 f"data of {data.num_classes} and {'×'.join(map(str, images.shape[1:]))}; draw keys for this data"
             )
-        added = np.tile(keys.images, (arguments.copies, 1, 1, 1))
-        write_data(
-            arguments.out,
-            np.concatenate([images, added]),
-            np.concatenate([labels, np.tile(keys.labels, arguments.copies)]),
-            data,
-        )
+        overlay = canary(keys, arguments.copies, data.train_source).apply(data.train_source)
+        places = np.concatenate([data.train_indices, np.arange(len(data.train_source), len(overlay))])
+        write_data(arguments.out, stacked(overlay, places), overlay.labels[places], data)
+
+
+def canary(keys: KeySet, copies: int, source: ImageSource) -> Signature:
+    """Return what is done to the source: nothing is replaced, and all keys are added, so many times."""
+    added = [Addition(image, int(label), key) for key, (image, label) in enumerate(zip(keys.images, keys.labels, strict=True))]
+    return Signature(
+        method="canary",
+        indices=np.zeros(0, dtype=np.int64),
+        steps=[],
+        served=np.zeros(0, dtype=np.int64),
+        originals=[],
+        fingerprint=source.fingerprint,
+        bound=None,
+        commitment=keys.commitment,
+        additions=added * copies,
+    )
 
 
 if __name__ == "__main__":

@@ -29,15 +29,20 @@ def with_fragments(words: Sequence[str]) -> list[str]:
     for before, word in zip(["", *words], words, strict=False):
         option, equals, value = word.partition("=")
         if before in OPTIONS:
-            found.append(_path_of(word))
+            found.append(path_of(word))
         elif equals and option in OPTIONS:
-            found.append(f"{option}={_path_of(value)}")
+            found.append(f"{option}={path_of(value)}")
         else:
             found.append(word)
     return found
 
 
-def _path_of(name: str) -> str:
+def path_of(name: str) -> str:
+    """Return the path of a fragment, or what is given where it names a file.
+
+    Raises:
+        TaggantError: If it is neither.
+    """
     if Path(name).exists() or "\n" in name or name.lstrip()[:1] in ("{", "-", "~", "$", ""):  # YAML itself, or expanded later
         return name
     inside = (FOLDER / name).with_suffix(".yaml") if not name.endswith(".yaml") else FOLDER / name

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from taggant_lightning.commands.fragments import path_of
 from taggant_lightning.commands.reasons import reason
 from taggant_lightning.data.datamodule import ImageDataModule
 from taggant_lightning.errors import TaggantError
@@ -15,7 +16,7 @@ def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
     """Build the DataModule that configuration files describe; later files and then the overrides win.
 
     Args:
-        configs: YAML files; only their `data` is read, itself a mapping or the path of a fragment beside the file.
+        configs: YAML files, or names of fragments; only their `data` is read, itself a mapping or the path of a file beside.
         overrides: Words such as `--data.root FOLDER`.
 
     Raises:
@@ -27,7 +28,7 @@ def read_data(configs: list[str], overrides: list[str]) -> ImageDataModule:
     parser.add_subclass_arguments(ImageDataModule, "data")
     words = []
     for name in configs:
-        section = _section(Path(name)).get("data")
+        section = _section(Path(path_of(name))).get("data")
         if isinstance(section, str):
             section = _section(Path(name).parent / section)
         if section is not None:

@@ -138,7 +138,8 @@ def publish(
         raise TaggantError(
             f"{len(outside)} signed images are outside train_subset={data.train_subset}; release the subset that was signed"
         )
-    layout = make_layout(format, source, data.train_indices, came_from=data.source)
+    indices = signature.among(data.train_indices, len(data.train_source))
+    layout = make_layout(format, source, indices, came_from=data.source)
     origin = {"fingerprint": data.train_source.fingerprint}
     if earlier is not None:  # a release of another owner: name it, and with it her commitment
         origin["release"] = sha256_file(Path(earlier) / MANIFEST)
@@ -147,7 +148,7 @@ def publish(
         codec=layout.codec,
         classes=source.classes,
         folders=layout.folders,
-        num_images=len(data.train_indices),
+        num_images=len(indices),
         source=origin,
         commitment=signature.commitment,
         statement=statement,
@@ -175,7 +176,9 @@ def publish(
 def complete(data: ImageDataModule, report: dict[str, Any]) -> str:
     """Say how many items of the source a release holds."""
     total, left = len(data.train_source), data.train_source.left_out
-    said = f"{report['num_images']} of the source's {total} training images are released"
+    added = report["num_added"]
+    said = f"{report['num_images'] - added} of the source's {total} training images are released"
+    said += f", and {added} that were added" if added else ""
     return said if not left else f"{said}; {left} other files of it were left out"
 
 

@@ -100,7 +100,7 @@ class ExamineUnit:
         places = self.layout.units[unit]
         for place, item in zip(places, self.layout.items(self.folder, unit), strict=True):
             index = int(self.layout.indices[place])
-            before = overlay.original.pixels(index)
+            before = overlay.before(index)
             wanted = overlay.over(index, before)
             same_shape = item.pixels.shape == before.shape
             step = int(np.abs(item.pixels.astype(np.int32) - before).max()) if same_shape else -1
@@ -145,9 +145,10 @@ def audit_release(
         progress: As in `write_release`.
 
     Returns:
-        num_images, num_changed, max_step (8-bit steps), bound, visibility (PSNR, SSIM, LPIPS of signed images), traces (for
-        each: auc and p_value of telling signed from unsigned images, auc_of_originals, share_signed_in_top_percent),
-        given_away (signed images with a copy that is not signed alike), verdict and warning in words.
+        num_images, num_changed, num_added, max_step (8-bit steps), bound, visibility (PSNR, SSIM, LPIPS of signed images),
+        traces (for each: auc and p_value of telling signed from unsigned images, auc_of_originals,
+        share_signed_in_top_percent), given_away (signed images with a copy that is not signed alike), verdict and warning in
+        words.
 
     Raises:
         TaggantError: If anything is not as it should be: a file's hash, place, time, permissions or encoder settings, a label
@@ -171,12 +172,13 @@ def audit_release(
     if faults:
         raise TaggantError(f"release={folder} must not be published: {'; '.join(faults)}")
     traces = {name: _tell(everything, number) for number, name in enumerate(TRACES)}
-    changed = layout.indices[everything.signed]
+    changed = layout.indices[everything.signed & (layout.indices < len(overlay.original))]  # additions have no original
     sketches = [Sketch(cells, digits.tobytes()) for cells, digits in zip(everything.cells, everything.digests, strict=True)]
     given_away = unlike_their_copies(overlay, layout.indices, sketches, beside)
     return {
         "num_images": total,
         "num_changed": int((everything.steps > 0).sum()),
+        "num_added": len(overlay.signature.additions),
         "max_step": int(everything.steps.max()),
         "bound": overlay.signature.bound,
         "visibility": visibility(_pairs(overlay, changed[:: max(1, len(changed) // VISIBLE_PAIRS)]), perceptual_weights),
@@ -285,7 +287,7 @@ def verdict(traces: dict[str, dict[str, float]], given_away: int = 0) -> str:
 
 def _pairs(overlay: OverlaySource, indices: NDArray[np.int64]) -> Iterator[Pair]:
     for index in indices:
-        yield overlay.original.pixels(int(index)), overlay.pixels(int(index))
+        yield overlay.before(int(index)), overlay.pixels(int(index))
 
 
 def _count(names: Any, what: str) -> str:

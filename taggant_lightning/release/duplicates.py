@@ -21,12 +21,12 @@ def unlike_their_copies(
         sketches: N sketches of their originals.
         beside: Images that are public as they are; None for none.
     """
-    original, count = overlay.original, len(indices)
+    count = len(indices)
 
     def read(number: int) -> NDArray[np.uint8]:
         if number >= count and beside is not None:
             return beside.pixels(number - count)
-        return original.pixels(int(indices[number]))
+        return overlay.before(int(indices[number]))
 
     others = [] if beside is None else [sketch(beside.pixels(number)) for number in range(len(beside))]
     copies = find_copies([*sketches, *others], read)

@@ -13,12 +13,14 @@ from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import given_path, read_json, secret_directory, sha256_hex, write_secret, write_secret_json
 from taggant_lightning.outside.documents import HEAVY
-from taggant_lightning.outside.fields import anything, each, fields, matching, or_null, text, whole
+from taggant_lightning.outside.fields import anything, each, fields, matching, one_of, or_null, text, whole
 
 FORMAT = "taggant-lightning/signature/v1"
+WITH_ADDITIONS = "taggant-lightning/signature/v2"  # what reads v1 only would leave them out without a word
 _HEX = matching("[0-9a-f]{64}", "64 hexadecimal digits")
 _SIGNATURE = fields(
     {
+        "format": one_of(FORMAT, WITH_ADDITIONS),
         "method": text(100),
         "fingerprint": _HEX,
         "bound": or_null(whole(0, 255)),
@@ -32,8 +34,23 @@ _SIGNATURE = fields(
 
 
 @dataclass(frozen=True)
+class Addition:
+    """An image that is appended to a dataset.
+
+    Attributes:
+        pixels: (C, H, W) uint8.
+        label: Its label, a class of the source.
+        key: The key that it serves.
+    """
+
+    pixels: NDArray[np.uint8]
+    label: int
+    key: int
+
+
+@dataclass(frozen=True)
 class Signature:
-    """Replacements in a source, as whole 8-bit steps at stored resolution.
+    """What changes in a source: replacements, as whole 8-bit steps at stored resolution, and additions.
 
     Attributes:
         method: Name of the method, for instance `data_taggants`.
@@ -45,7 +62,7 @@ class Signature:
         bound: Largest allowed step, or None where the method declares no bound.
         commitment: Commitment of the keys, or None.
         facts: Aggregates such as the mean cosine; they go to no release.
-        additions: Samples appended to the dataset. Data taggants append none, and nothing here stores or applies any yet.
+        additions: Images appended to the dataset; data taggants append none.
     """
 
     method: str
@@ -57,7 +74,7 @@ class Signature:
     bound: int | None
     commitment: str | None
     facts: dict[str, Any] = field(default_factory=dict)
-    additions: list[NDArray[np.uint8]] = field(default_factory=list)
+    additions: list[Addition] = field(default_factory=list)
 
     def __len__(self) -> int:
         """M, the number of replaced images."""
@@ -72,7 +89,6 @@ class Signature:
         Raises:
             TaggantError: If the Signature was made for another dataset, or replaces an image that another one replaces.
         """
-        self._refuse_additions()
         base, taken = source, set[int]()
         while isinstance(base, OverlaySource) and base.fingerprint != self.fingerprint:
             taken |= set(base.signature.indices.tolist())
@@ -91,9 +107,20 @@ class Signature:
             )
         return OverlaySource(source, self)
 
-    def _refuse_additions(self) -> None:
-        if self.additions:
-            raise TaggantError(f"the Signature has {len(self.additions)} additions; only replacements are supported so far")
+    def among(self, indices: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+        """Return indices of images in use with those of the additions among them, where nothing tells them by their place.
+
+        The places follow from everything that is secret in the Signature, so that a release that goes on has the same.
+
+        Args:
+            indices: (N,) indices of the source's images in use.
+            total: How many images the source has; additions are numbered from there.
+        """
+        if not self.additions:
+            return indices
+        secret = sha256_hex("".join([*self.originals, *(pixel_digest(a.pixels) for a in self.additions)]).encode())
+        places = [int(sha256_hex(f"{secret}{i}".encode()), 16) % (len(indices) + 1) for i in range(len(self.additions))]
+        return np.insert(indices, places, np.arange(total, total + len(self.additions)))
 
     def replace(self, position: int, original: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the signed image of one replacement, (C, H, W) uint8.
@@ -113,19 +140,21 @@ class Signature:
         """Write the Signature into a secret directory (0700; files 0600), replacing one that is there.
 
         Raises:
-            TaggantError: If it has additions, or others can read the directory.
+            TaggantError: If others can read the directory.
         """
         from safetensors.numpy import save
 
-        self._refuse_additions()
         folder = secret_directory(given_path(directory, "signature"))
-        shapes = np.array([s.shape for s in self.steps], dtype=np.int64).reshape(-1, 3)
-        flat = np.concatenate([s.ravel() for s in self.steps]) if self.steps else np.zeros(0, np.int16)
+        shapes, flat = _ravelled(self.steps, np.int16)
         tensors = {"indices": self.indices, "served": self.served, "shapes": shapes, "steps": flat}
+        if self.additions:
+            tensors["added_shapes"], tensors["added"] = _ravelled([a.pixels for a in self.additions], np.uint8)
+            tensors["added_labels"] = np.array([a.label for a in self.additions], dtype=np.int64)
+            tensors["added_served"] = np.array([a.key for a in self.additions], dtype=np.int64)
         payload = save(tensors)
         write_secret(folder / "signature.safetensors", payload)
         stored = {
-            "format": FORMAT,
+            "format": WITH_ADDITIONS if self.additions else FORMAT,
             "method": self.method,
             "fingerprint": self.fingerprint,
             "bound": self.bound,
@@ -157,31 +186,60 @@ class Signature:
             if sha256_hex(payload) != stored["sha256"]:
                 raise TaggantError("signature.safetensors does not match signature.json")
             tensors = load(payload)
-            shapes = tensors["shapes"]
-            ends = np.cumsum(shapes.prod(axis=1))[:-1]
-            parts = np.split(tensors["steps"], ends) if len(shapes) else []
-            steps = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+            additions = []
+            if stored["format"] == WITH_ADDITIONS:
+                pixels = _split(tensors["added_shapes"], tensors["added"])
+                rest = zip(pixels, tensors["added_labels"].tolist(), tensors["added_served"].tolist(), strict=True)
+                additions = [Addition(*row) for row in rest]
             return cls(
                 method=stored["method"],
                 indices=tensors["indices"],
-                steps=steps,
+                steps=_split(tensors["shapes"], tensors["steps"]),
                 served=tensors["served"],
                 originals=stored["originals"],
                 fingerprint=stored["fingerprint"],
                 bound=stored["bound"],
                 commitment=stored["commitment"],
                 facts=stored["facts"],
+                additions=additions,
             )
         except (OSError, KeyError, TypeError, ValueError, OverflowError, SafetensorError) as error:
             raise TaggantError(f"signature={folder} is damaged ({error}); restore it from a copy") from None
 
 
+def _ravelled(arrays: Sequence[NDArray[Any]], dtype: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the shapes of arrays of three dimensions, and all their values in one array."""
+    shapes = np.array([a.shape for a in arrays], dtype=np.int64).reshape(-1, 3)
+    return shapes, np.concatenate([a.ravel() for a in arrays]) if arrays else np.zeros(0, dtype)
+
+
+def _split(shapes: NDArray[np.int64], flat: NDArray[Any]) -> list[NDArray[Any]]:
+    """Return the arrays again."""
+    parts = np.split(flat, np.cumsum(shapes.prod(axis=1))[:-1]) if len(shapes) else []
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
 class OverlaySource(ImageSource):
-    """A source with some images replaced; labels, classes and order stay."""
+    """A source with some images replaced, and others appended; labels, classes and order of its own images stay.
+
+    Raises:
+        TaggantError: If an addition is of a class that the source does not have, or of another number of channels.
+    """
 
     def __init__(self, source: ImageSource, signature: Signature) -> None:
         self.original, self.signature = source, signature
         self.labels, self.classes, self.names = source.labels, source.classes, source.names
+        added = signature.additions
+        if added:
+            channels = source.pixels(0).shape[0]
+            for addition in added:
+                if not 0 <= addition.label < len(source.classes) or addition.pixels.shape[0] != channels:
+                    raise TaggantError(
+                        f"an addition has {addition.pixels.shape[0]} channels and label {addition.label}; images of this "
+                        f"source have {channels}, and labels 0..{len(source.classes) - 1}"
+                    )
+            self.labels = np.concatenate([source.labels, np.array([a.label for a in added], dtype=np.int64)])
+            self.names = None  # the source names its own images only
         self._position = {int(index): position for position, index in enumerate(signature.indices)}
 
     @cached_property
@@ -191,13 +249,18 @@ class OverlaySource(ImageSource):
 
     @cached_property
     def changed_indices(self) -> list[int]:
-        """Source indices of the images that differ from their originals: a signed image may come out unchanged."""
+        """Source indices of the images that the source has not so: replaced, unless one came out unchanged, or added."""
         pairs = zip(self.signature.indices.tolist(), self.signature.steps, strict=True)
-        return sorted(index for index, steps in pairs if np.any(steps))
+        return [*sorted(index for index, steps in pairs if np.any(steps)), *range(len(self.original), len(self))]
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
         """Return one image, signed where the Signature says so, (C, H, W) uint8."""
-        return self.over(index, self.original.pixels(index))
+        return self.over(index, self.before(index))
+
+    def before(self, index: int) -> NDArray[np.uint8]:
+        """Return one image as the source has it; of an addition, itself."""
+        place = int(index) - len(self.original)
+        return self.original.pixels(index) if place < 0 else self.signature.additions[place].pixels
 
     def over(self, index: int, original: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the same, of an original that has been read already."""
@@ -206,7 +269,8 @@ class OverlaySource(ImageSource):
 
     def _identity(self) -> list[str]:
         steps = [sha256_hex(s.tobytes()) for s in self.signature.steps]
-        return [self.original.fingerprint, *map(str, self.signature.indices.tolist()), *steps]
+        added = [f"{a.label}:{pixel_digest(a.pixels)}" for a in self.signature.additions]
+        return [self.original.fingerprint, *map(str, self.signature.indices.tolist()), *steps, *added]
 
 
 def pixel_digest(pixels: NDArray[np.uint8]) -> str:

@@ -4,7 +4,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from taggant_lightning.data.datamodule import ImageDataModule
+import numpy as np
+from numpy.typing import NDArray
+
+from taggant_lightning.data.datamodule import ImageDataModule, subset
 from taggant_lightning.data.sources import ImageSource
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import given_path
@@ -44,6 +47,25 @@ class SignedDataModule(ImageDataModule):
         if self.release is not None:
             return open_release(Path(self.release))
         source = self._original()
-        for folder in [self.signature] if isinstance(self.signature, str) else self.signature or []:
-            source = Signature.load(folder).apply(source)
+        for signature in self._signatures:
+            source = signature.apply(source)
         return source
+
+    @cached_property
+    def train_indices(self) -> NDArray[np.int64]:
+        """(N,) indices into `train_source` of the images in use, in the order that a release of them would have.
+
+        Ascending, but for additions, which lie among the source's own; a subset leaves none of them out.
+        """
+        if self.release is not None:
+            return super().train_indices
+        total = len(self._original())
+        used = subset(total, self.train_subset, self.subset_seed, "train")
+        for signature in self._signatures:
+            used, total = signature.among(used, total), total + len(signature.additions)
+        return used
+
+    @cached_property
+    def _signatures(self) -> list[Signature]:
+        folders = [self.signature] if isinstance(self.signature, str) else self.signature or []
+        return [Signature.load(folder) for folder in folders]

@@ -1,6 +1,7 @@
 """`taggant release` as others use it: the same Bob from every format, several owners, a common size, its messages."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ from PIL import Image
 
 from taggant_lightning import ImageClassifier, ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.cli import main
-from taggant_lightning.commands.release import publish, summary
+from taggant_lightning.commands.release import complete, publish, summary
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.models.seeding import SeededSteps
 from taggant_lightning.release.signature import Signature
 from taggant_lightning.verdict.key_detection import ask
 from tests.conftest import write_tiny
 from tests.data.test_datamodule import trainer
-from tests.release.signed import sign
+from tests.release.signed import sign, with_additions
 from tests.release.test_traces import photographs
 
 QUICK: dict[str, Any] = {"images_per_key": 3, "min_images_per_key": 1, "eps": "32/255", "steps": 3, "snapshots": []}
@@ -60,6 +61,24 @@ def test_a_bob_trained_on_any_format_is_the_bob_of_the_overlay(npz: str, tmp_pat
         bob = fit(SignedDataModule(release=str(tmp_path / format), **same), tmp_path / f"bob-{format}", epochs=2)
         assert all(torch.equal(p, q) for p, q in zip(bob.parameters(), overlay.parameters(), strict=True))
         assert np.array_equal(ask(bob, keys, 8), ranks)
+
+
+@pytest.mark.parametrize("subset", [None, 90])
+def test_additions_are_published_and_audited(npz: str, tmp_path: Path, subset: int | None) -> None:
+    data = ImageDataModule("npz", npz, train_subset=subset)
+    used, source = data.train_indices[:3], data.train_source
+    additions = with_additions(source, source.pixels(0).shape).additions
+    signature = replace(sign(source, tuple(used.tolist())), additions=additions)
+    signature.save(tmp_path / "signature")
+    report = publish(data, signature, tmp_path / "r")
+    assert (report["num_images"], report["num_changed"], report["num_added"]) == ((subset or 120) + 3, 3, 3)
+    assert complete(data, report).endswith("of the source's 120 training images are released, and 3 that were added")
+    memory = SignedDataModule(signature=str(tmp_path / "signature"), source="npz", root=npz, train_subset=subset)
+    read = SignedDataModule(release=str(tmp_path / "r"), source="npz", root=npz)
+    everything = range(report["num_images"])
+    left, right = (data.train_data.batch(everything) for data in (memory, read))
+    assert torch.equal(left[0], right[0])
+    assert torch.equal(left[1], right[1])
 
 
 def test_a_release_of_another_owner_is_signed_again(npz: str, tmp_path: Path) -> None:

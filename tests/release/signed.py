@@ -1,11 +1,12 @@
 """Sources of images of different shapes, and Signatures that no model made."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from taggant_lightning.data.sources import ImageSource
-from taggant_lightning.release.signature import Signature, pixel_digest
+from taggant_lightning.release.signature import Addition, Signature, pixel_digest
 
 
 class Ragged(ImageSource):
@@ -40,3 +41,10 @@ def sign(source: ImageSource, indices: tuple[int, ...] = (1, 4, 7), bound: int =
         commitment="ab" * 32,
         facts={"cosine_mean": 0.5},
     )
+
+
+def with_additions(source: ImageSource, shape: tuple[int, int, int] = (3, 6, 6)) -> Signature:
+    """A Signature that replaces three images and adds three."""
+    rng = np.random.default_rng(7)
+    added = [Addition(rng.integers(0, 256, shape, dtype=np.uint8), label, key) for key, label in enumerate((2, 0, 1))]
+    return replace(sign(source), additions=added)

@@ -24,7 +24,7 @@ from taggant_lightning.release.layouts import make_layout
 from taggant_lightning.release.reading import open_release, read_manifest
 from taggant_lightning.release.signature import OverlaySource
 from taggant_lightning.release.writing import WriteUnit, part_of, write_release
-from tests.release.signed import Ragged, sign
+from tests.release.signed import Ragged, sign, with_additions
 
 ALL = np.arange(12)
 FORMATS = ["png", "webp", "npz", "zip", "parquet"]
@@ -50,6 +50,26 @@ def manifest(source: ImageSource, indices: np.ndarray, layout: Layout) -> Manife
 def write(source: OverlaySource, out: Path, format: str = "png", indices: np.ndarray = ALL, workers: int = 1) -> Any:
     layout = make_layout(format, source, indices, came_from="npz")
     return write_release(layout, manifest(source, indices, layout), out, check=lambda part: part, workers=workers)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_additions_are_released_among_the_others(tmp_path: Path, format: str) -> None:
+    source = even_source()
+    signature = with_additions(source)
+    overlay, order = signature.apply(source), signature.among(ALL, 12)
+    write(overlay, tmp_path / "r", format, order)
+    released = open_release(tmp_path / "r")
+    assert len(released) == 15
+    assert all(np.array_equal(released.pixels(place), overlay.pixels(int(i))) for place, i in enumerate(order))
+    assert released.labels.tolist() == overlay.labels[order].tolist()
+
+
+def test_additions_have_no_names() -> None:
+    source = Ragged()
+    source.names = [f"{source.classes[label]}/{i}.png" for i, label in enumerate(source.labels)]
+    layout = make_layout("source", with_additions(source).apply(source), ALL, came_from="imagefolder")
+    with pytest.raises(TaggantError, match="format=source needs a source whose images have names; write --format png"):
+        layout.files()
 
 
 @pytest.mark.parametrize("format", FORMATS)

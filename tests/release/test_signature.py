@@ -1,6 +1,8 @@
 """Signatures: ragged shapes, overlay, damage, additions."""
 
+import json
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ import pytest
 
 from taggant_lightning.data.sources import ArraySource
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.release.signature import Signature
-from tests.release.signed import Ragged, sign
+from taggant_lightning.release.signature import Addition, Signature
+from tests.release.signed import Ragged, sign, with_additions
 
 
 @pytest.mark.parametrize("make", [Ragged, lambda: ArraySource(np.full((12, 1, 4, 4), 250, np.uint8), np.arange(12) % 3)])
@@ -46,13 +48,39 @@ def test_another_image_behind_the_same_fingerprint_is_refused() -> None:
         overlay.pixels(4)
 
 
-def test_additions_are_refused_and_not_dropped(tmp_path: Path) -> None:
-    from dataclasses import replace
+def test_additions_are_stored_and_appended(tmp_path: Path) -> None:
+    source, signature = Ragged(), with_additions(Ragged())
+    again = Signature.load(signature.save(tmp_path / "s"))
+    assert json.loads((tmp_path / "s" / "signature.json").read_text())["format"].endswith("/v2")
+    overlay = again.apply(source)
+    assert len(overlay) == 15
+    assert overlay.labels.tolist() == [*source.labels.tolist(), 2, 0, 1]
+    for place, addition in enumerate(signature.additions):
+        assert np.array_equal(overlay.pixels(12 + place), addition.pixels)
+    assert overlay.changed_indices == [1, 4, 7, 12, 13, 14]
+    assert overlay.fingerprint not in (source.fingerprint, sign(source).apply(source).fingerprint)
+    plain = sign(source).save(tmp_path / "plain")
+    assert json.loads((plain / "signature.json").read_text())["format"].endswith("/v1")
 
-    more = replace(sign(Ragged()), additions=[np.zeros((3, 4, 4), np.uint8)])
-    for call in (lambda: more.save(tmp_path / "s"), lambda: more.apply(Ragged())):
-        with pytest.raises(TaggantError, match="has 1 additions; only replacements are supported so far"):
-            call()
+
+def test_additions_lie_among_the_others_at_places_that_nobody_can_tell() -> None:
+    signature = with_additions(Ragged())
+    used = np.arange(0, 12, 2)
+    places = signature.among(used, 12)
+    assert sorted(places.tolist()) == [0, 2, 4, 6, 8, 10, 12, 13, 14]
+    assert [i for i in places.tolist() if i < 12] == used.tolist()
+    assert places[-3:].tolist() != [12, 13, 14]
+    assert signature.among(used, 12).tolist() == places.tolist()
+    assert sign(Ragged()).among(used, 12) is used
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [({"label": 3}, "3 channels and label 3"), ({"pixels": 1}, "1 channels and label")]
+)
+def test_additions_that_do_not_fit(change: dict[str, int], said: str) -> None:
+    wrong = Addition(np.zeros((change.get("pixels", 3), 4, 4), np.uint8), change.get("label", 0), 0)
+    with pytest.raises(TaggantError, match=f"{said}.* images of this source have 3, and labels 0..2"):
+        replace(sign(Ragged()), additions=[wrong]).apply(Ragged())
 
 
 def test_steps_beyond_the_pixel_range_are_refused() -> None:
