@@ -23,6 +23,7 @@ COMMANDS = {
     "validate": ("training", "validate a model"),
     "test": ("training", "test a model; with KeyDetection, reach the verdict"),
     "predict": ("training", "write a model's ranked labels to predictions.csv"),
+    "sign": ("sign", "mark the data by a method that needs no surrogate in training"),
     "detect": ("detect", "ask somebody else's model (file, service, predictions) and reach the verdict"),
     "report": ("report", "one self-contained page on detections, for a person to read and print"),
     "table": ("table", "tables and plots of experiments' results"),

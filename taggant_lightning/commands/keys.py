@@ -14,6 +14,8 @@ from taggant_lightning.commitment.guessable import DEMO_SEED, demo_secret
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.ledger import Ledger, revealed, uses
 from taggant_lightning.files import given_paths, read_json, secret_directory, write_secret, write_secret_json
+from taggant_lightning.methods.base import USUAL as USUAL_METHOD
+from taggant_lightning.methods.base import find
 from taggant_lightning.methods.taggants.batches import choices, choose_batches
 from taggant_lightning.methods.taggants.header import USES
 from taggant_lightning.methods.taggants.keys import KeySet, redraw
@@ -114,6 +116,7 @@ def _drawing_options(new: argparse.ArgumentParser) -> None:
         help="with batches, what each use asks: all that are still secret, or one batch. Either way p-values are multiplied by "
         "the number of batches, as the choice is the claimant's (%(default)s)",
     )
+    new.add_argument("--method", default=USUAL_METHOD, metavar="M", help="the method that marks with them (%(default)s)")
     new.add_argument("--statement", default="", metavar="TEXT", help="the dataset in words; goes into the commitment")
     secret = new.add_mutually_exclusive_group()
     secret.add_argument("--secret-file", metavar="F", help="file with the secret in hexadecimal; a fresh one unless given")
@@ -145,6 +148,8 @@ def _secret(arguments: argparse.Namespace) -> bytes:
 
 def _drawing(arguments: argparse.Namespace, secret: bytes) -> dict[str, Any]:
     """Return the arguments of `KeySet.draw`."""
+    if arguments.method != USUAL_METHOD:
+        find(arguments.method)
     shape = parse_shape(arguments.shape)
     size = arguments.batch_size
     if size is not None and (size < 1 or arguments.num_keys % size):
@@ -165,6 +170,7 @@ def _drawing(arguments: argparse.Namespace, secret: bytes) -> dict[str, Any]:
         "uses": arguments.uses,
         "secret": secret,
         "demo_only": arguments.demo_seed is not None,
+        "method": arguments.method,
     }
 
 

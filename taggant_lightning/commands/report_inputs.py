@@ -13,6 +13,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.moments import date
 from taggant_lightning.evidence.record import Detection
 from taggant_lightning.files import read_json, sha256_file
+from taggant_lightning.methods.base import find
 from taggant_lightning.outside.documents import parse_json, read_bounded
 from taggant_lightning.outside.fields import each, fields, number, text
 from taggant_lightning.reporting.sentences import test_of
@@ -180,8 +181,10 @@ def _record(path: Path) -> Record:
 
 def _check(path: Path, record: Detection, ranks: list[int] | None) -> None:
     """Refuse a record that a page cannot show, or whose number is not that of its hits, or of its known ranks."""
-    if record.method != "data_taggants":
-        raise TaggantError(f"detection={path} is of the method {record.method!r}; this page is for data_taggants")
+    try:
+        find(record.method)
+    except TaggantError as error:
+        raise TaggantError(f"detection={path}: {error}") from None
     try:
         d, provenance = record.details, record.provenance
         whole = isinstance(provenance, dict) and record.validity in VALIDITIES and _number(record.log10_p)

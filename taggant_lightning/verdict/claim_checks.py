@@ -9,6 +9,7 @@ import numpy as np
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record import MEANING, Detection, p_value
+from taggant_lightning.methods.base import method_of
 from taggant_lightning.methods.taggants.batches import admissible, choices
 from taggant_lightning.methods.taggants.hits import incomplete, key_ranks
 from taggant_lightning.methods.taggants.reveal import Revealed
@@ -52,9 +53,9 @@ def check_images(keys: Revealed, evidence: Evidence) -> Finding:
     return Finding("images", None, said)
 
 
-def check_record(claim: Detection) -> Finding:
+def check_record(claim: Detection, keys: Revealed) -> Finding:
     """Look whether method, meaning and p-value are what this program writes."""
-    fits = claim.method == "data_taggants" and claim.claim == MEANING
+    fits = claim.method == method_of(keys.header) and claim.claim == MEANING
     value = p_value(claim.log10_p)
     same = value is None if claim.p_value is None else value is not None and math.isclose(value, claim.p_value, rel_tol=1e-9)
     if fits and same:

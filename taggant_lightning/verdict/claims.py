@@ -50,7 +50,7 @@ def verify_claim(claim: Detection, keys: Revealed, evidence: Evidence) -> Verifi
         check_secret(keys),
         check_choice(keys, evidence),
         check_images(keys, evidence),
-        check_record(claim),
+        check_record(claim, keys),
         check_test(claim, keys),
         check_batches(claim, keys),
         check_number(claim, keys, evidence),

@@ -98,7 +98,7 @@ def detect(
     ways = choices(keys.header)
     log10_p = paid(outcome.log10_p, ways)
     return Detection(
-        method="data_taggants",
+        method=keys.method,
         claim=MEANING,
         log10_p=log10_p,
         p_value=p_value(log10_p),

@@ -6,6 +6,7 @@ from taggant_lightning.commitment.beacon import normal
 from taggant_lightning.commitment.seeds import FORMAT
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.record_fields import MOST_KEYS
+from taggant_lightning.methods.base import NAME, USUAL
 from taggant_lightning.methods.taggants.limits import check_limits
 from taggant_lightning.outside import encodable, shown
 from taggant_lightning.outside.fields import TEXT
@@ -36,7 +37,7 @@ def check_header(header: Any) -> None:
     known = isinstance(version, str) and version in _OF_VERSION
     _demand(known, "format", version, f"this program reads {FORMAT} and {FORMAT_1}")
     entries = _ENTRIES | _OF_VERSION[version]
-    if not entries <= set(header) <= entries | {"beacon"}:
+    if not entries <= set(header) <= entries | {"beacon"} | (set() if version == FORMAT_1 else {"method"}):
         raise TaggantError(f"the header is none of {version}: it needs {', '.join(sorted(entries))}")
     for name, least in (("num_keys", 1), ("num_classes", 2)):
         _demand(_whole(header[name], least), name, header[name], f"a whole number from {least}")
@@ -56,6 +57,10 @@ def check_header(header: Any) -> None:
         return
     _demand(isinstance(header["uses"], str) and header["uses"] in USES, "uses", header["uses"], f"one of {', '.join(USES)}")
     _demand(_hex(header["seeds"]), "seeds", header["seeds"], "64 hexadecimal digits in lower case")
+    if "method" in header:
+        said = header["method"]
+        named = isinstance(said, str) and NAME.fullmatch(said) is not None and said != USUAL  # which is never written
+        _demand(named, "method", said, f"a name of lower-case letters, digits and _, other than {USUAL}")
     if header["beacon"] is not None:
         _check_beacon(header["beacon"], None)
 

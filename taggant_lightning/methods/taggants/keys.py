@@ -24,6 +24,8 @@ from taggant_lightning.files import (
     write_secret,
     write_secret_json,
 )
+from taggant_lightning.methods.base import NAME, method_of
+from taggant_lightning.methods.base import USUAL as TAGGANTS
 from taggant_lightning.methods.taggants.header import FORMAT_1, USES, check_header, check_words, is_first_version
 from taggant_lightning.methods.taggants.key_images import describe, draw_label, draw_salt, key_secrets, noise_image, real_images
 from taggant_lightning.methods.taggants.limits import MOST_BYTES, check_limits
@@ -70,6 +72,7 @@ class KeySet:
         beacon: tuple[str, str] | None = None,
         secret: bytes | None = None,
         demo_only: bool = False,
+        method: str = TAGGANTS,
         version: int = 2,
     ) -> "KeySet":
         """Derive a KeySet from a secret, a fresh one unless given.
@@ -96,6 +99,7 @@ class KeySet:
                 is, as promised; so nobody can say that secrets were tried beforehand. None for keys from the secret alone.
             secret: At least 16 bytes; None draws 32 from the operating system.
             demo_only: Marks a secret that others can guess; claims refuse it.
+            method: Name of the method that is to mark with the keys.
             version: Of the format; 1 only to compute again what an earlier program drew.
 
         Raises:
@@ -132,6 +136,10 @@ class KeySet:
             "demo_only": demo_only,
         }
         said = None if beacon is None else describe_beacon(*beacon)
+        if method != TAGGANTS:
+            if version == 1 or NAME.fullmatch(method) is None:
+                raise TaggantError(f"method={method!r} must be a name of lower-case letters, digits and underscores")
+            header["method"] = method
         if version != 1:
             header |= {"uses": uses, "seeds": seeds_root(secret, len(sizes)), "beacon": said}
         elif said is not None:
@@ -148,6 +156,11 @@ class KeySet:
     def num_classes(self) -> int:
         """C, the number of classes of the owner's dataset."""
         return int(self.header["num_classes"])
+
+    @property
+    def method(self) -> str:
+        """Name of the method that marks with them."""
+        return method_of(self.header)
 
     @property
     def top_k(self) -> int:
@@ -346,6 +359,7 @@ def redraw(
         beacon=None if said is None else (said["value"] if beacon is None else beacon, said["source"]),
         secret=secret,
         demo_only=header["demo_only"],
+        method=method_of(header),
         version=version,
     )
 

@@ -19,6 +19,7 @@ from taggant_lightning.data.augment import check_differentiable
 from taggant_lightning.data.datamodule import ImageDataModule, datamodule_of
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import canonical_json, given_path, read_json, secret_directory, sha256_hex
+from taggant_lightning.methods.base import USUAL
 from taggant_lightning.methods.ranks import buffers_of_rank_zero, gather
 from taggant_lightning.methods.taggants.crafting.copies import Signable, signable
 from taggant_lightning.methods.taggants.crafting.crafting import Settings
@@ -167,7 +168,10 @@ class TaggantSigning(Callback):
     @cached_property
     def keyset(self) -> KeySet:
         """The keys, read when first needed."""
-        return KeySet.load(self.keys)
+        keys = KeySet.load(self.keys)
+        if keys.method != USUAL:
+            raise TaggantError(f"keys={self.keys} are of the method {keys.method}; mark with them by `taggant sign`")
+        return keys
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check everything that can be wrong before the first epoch is paid for.

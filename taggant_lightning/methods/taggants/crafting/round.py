@@ -167,7 +167,7 @@ def assemble(
     ]
     rows.sort(key=lambda row: row[0])
     return Signature(
-        method="data_taggants",
+        method=keys.method,
         indices=np.array([row[0] for row in rows], dtype=np.int64),
         steps=[row[1] for row in rows],
         served=np.array([row[2] for row in rows], dtype=np.int64),
