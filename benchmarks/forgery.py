@@ -27,7 +27,7 @@ from taggant_lightning.methods.taggants.reveal import Revealed
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.verdict.claims import verify_claim
 from taggant_lightning.verdict.findings import Asked, Evidence, Verification
-from taggant_lightning.verdict.verdict import detect, incomplete_answers, ranks_of
+from taggant_lightning.verdict.verdict import incomplete_answers, judge, ranks_of
 from tests.manifests import whole_manifest
 
 CLASSES, TOP_K = 20, 2
@@ -72,7 +72,7 @@ class World:
         entry = self.enter("use", suspect=f"model {model}", batches=list(batches), access="url", **facts)
         origin = {"suspect": f"model {model}", "ledger": {"entry": entry["number"], "head": entry["hash"]}, **facts}
         lacking = incomplete_answers(given, self.keys)
-        found = detect(ranks_of(given, self.keys, batches), self.keys, origin, batches=batches, incomplete=lacking)
+        found = judge(ranks_of(given, self.keys, batches), self.keys, origin, batches=batches, incomplete=lacking)
         self.enter("result", use=entry["number"], log10_p=found.log10_p, detection="")
         return found
 

@@ -15,7 +15,7 @@ from common import train, write_figures
 
 from taggant_lightning import ImageDataModule, KeySet, SignedDataModule, TaggantSigning
 from taggant_lightning.verdict.key_detection import ask
-from taggant_lightning.verdict.verdict import detect
+from taggant_lightning.verdict.verdict import judge
 
 NUM_KEYS, NUM_CLASSES, SHAPE = 20, 10, (1, 8, 8)
 RECIPE = {"lr": 2e-3, "mean": 0.3, "std": 0.35}
@@ -51,7 +51,7 @@ def run(bobs: int, epochs: int, first: int, out: Path) -> list[dict[str, Any]]:
             data = SignedDataModule(signature=str(signature), source="digits", seed=number)
         model = train("small_mlp", number, data, epochs=epochs, **RECIPE)
         keys = fresh_keys(number)
-        record = detect(ask(model, keys, 8), keys)
+        record = judge(ask(model, keys, 8), keys)
         rows.append({"bob": number, "data": "signed with other keys" if signed else "clean", "hits": record.details["hits"]})
         print(rows[-1], flush=True)
     return rows

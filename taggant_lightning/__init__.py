@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from taggant_lightning.methods.taggants.signing import TaggantSigning
     from taggant_lightning.models.classifier import ImageClassifier
     from taggant_lightning.release.signed import SignedDataModule
+    from taggant_lightning.verdict.detecting import detect
     from taggant_lightning.verdict.key_detection import KeyDetection
 
-__all__ = ["ImageClassifier", "ImageDataModule", "KeyDetection", "KeySet", "SignedDataModule", "TaggantSigning"]
+__all__ = ["ImageClassifier", "ImageDataModule", "KeyDetection", "KeySet", "SignedDataModule", "TaggantSigning", "detect"]
 
 # Importing the package costs nothing: torch and Lightning come with the first name that needs them.
 _HOMES = {
@@ -23,6 +24,7 @@ _HOMES = {
     "KeySet": "methods.taggants.keys",
     "SignedDataModule": "release.signed",
     "TaggantSigning": "methods.taggants.signing",
+    "detect": "verdict.detecting",
 }
 
 

@@ -96,6 +96,17 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest_of(path: str | Path) -> str:
+    """Return the digest of a file that a person named.
+
+    Raises:
+        TaggantError: If it is none.
+    """
+    if not Path(path).is_file():
+        raise TaggantError(f"{path} is no file; check the path")
+    return sha256_file(Path(path))
+
+
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write a file so that a reader sees the old content or the new, never a part.
 

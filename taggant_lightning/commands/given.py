@@ -1,7 +1,5 @@
 """Reading what several commands about keys are given: shapes, batches, secrets, folders of real images."""
 
-import csv
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,26 +7,8 @@ from numpy.typing import NDArray
 
 from taggant_lightning.commitment.guessable import guessable
 from taggant_lightning.errors import TaggantError
-from taggant_lightning.files import write_secret
 from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.outside.documents import read_bounded
-
-MAP = "queries.csv"  # in the KeySet's folder: which exported query is which key
-
-
-def read_map(path: Path) -> dict[str, int | None]:
-    """Read which key each exported query is, None for a decoy; empty where nothing was exported."""
-    if not path.exists():
-        return {}
-    with path.open(newline="") as file:
-        return {row["query"]: int(row["key"]) if row["key"] else None for row in csv.DictReader(file)}
-
-
-def write_map(path: Path, pairs: Sequence[tuple[str, int | None]]) -> None:
-    """Add exported queries to the map; those of earlier exports stay."""
-    everything = sorted({**read_map(path), **dict(pairs)}.items())
-    rows = "".join(f"{name},{'' if key is None else key}\n" for name, key in everything)
-    write_secret(path, f"query,key\n{rows}".encode())
 
 
 def parse_batches(text: str | None) -> list[int] | None:

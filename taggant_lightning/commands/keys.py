@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from taggant_lightning.commands.asking_again import add_options
-from taggant_lightning.commands.given import MAP, parse_batches, parse_shape, read_images, read_secret, source_of, write_map
+from taggant_lightning.commands.given import parse_batches, parse_shape, read_images, read_secret, source_of
 from taggant_lightning.commands.promises import promised_header
 from taggant_lightning.commands.verification import verify
 from taggant_lightning.commitment.beacon import promise_of
@@ -17,6 +17,7 @@ from taggant_lightning.files import given_paths, read_json, secret_directory, wr
 from taggant_lightning.methods.base import USUAL as USUAL_METHOD
 from taggant_lightning.methods.base import find
 from taggant_lightning.methods.taggants.batches import choices, choose_batches
+from taggant_lightning.methods.taggants.exported import MAP, write_map
 from taggant_lightning.methods.taggants.header import USES
 from taggant_lightning.methods.taggants.keys import KeySet, redraw
 from taggant_lightning.outside import say
@@ -250,7 +251,7 @@ def _export(arguments: argparse.Namespace) -> None:
     secret_directory(folder)
     pairs = sorted((query.name, key) for query, key in zip(plan.queries, plan.keys, strict=True))
     images = {query.name: query.image for query in plan.queries}
-    write_map(Path(arguments.directory) / MAP, pairs)  # first: images without it would be of no use
+    write_map(Path(arguments.directory), pairs)  # first: images without it would be of no use
     for name, _ in pairs:
         write_secret(folder / f"{name}.png", png(images[name]))
     say(f"{len(pairs)} images in {folder}, {len(pairs) - len(keys.numbers(chosen))} of them decoys (batches {chosen})")

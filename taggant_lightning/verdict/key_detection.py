@@ -27,7 +27,7 @@ from taggant_lightning.methods.taggants.hits import key_ranks
 from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.methods.taggants.model_input import key_images
 from taggant_lightning.outside import say
-from taggant_lightning.verdict.verdict import OpenUse, conclude, detect, looked_at, ranks_of, verdict_line
+from taggant_lightning.verdict.verdict import OpenUse, conclude, judge, looked_at, ranks_of, verdict_line
 
 PREFIX = "keys/"
 # Keys a forward pass. Blocks are cut by the number of a key and never by process: a pass is the same on any number of them.
@@ -180,7 +180,7 @@ class KeyDetection(Callback):
         if trainer.is_global_zero:
             self.detection = conclude(answers, keys, batches, use, origin, folder)
         else:  # the same numbers, for the log; records and ledger are the first process's
-            self.detection = detect(looked_at(answers, keys, batches)[1], keys, origin, batches=batches)
+            self.detection = judge(looked_at(answers, keys, batches)[1], keys, origin, batches=batches)
         values = {f"test/{PREFIX}hits": float(self.detection.details["hits"]), f"test/{PREFIX}log10_p": self.detection.log10_p}
         pl_module.log_dict(values, rank_zero_only=True)
 

@@ -70,7 +70,7 @@ def compare_with_decoys(
     return {"compared_with_decoys": compared if usable[1] else 0, "one_answer": alike}
 
 
-def detect(
+def judge(
     ranks: NDArray[np.int64],
     keys: KeySet,
     origin: dict[str, Any] | None = None,
@@ -224,7 +224,7 @@ def conclude(
         **about,
         "ledger": {"entry": entry["number"], "head": entry["hash"]},
     }
-    detection = detect(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
+    detection = judge(ranks, keys, origin, batches=batches, incomplete=lacking, refused=refused)
     write_verdict(folder, detection, ranks, use.ledger, answers)
     return detection
 

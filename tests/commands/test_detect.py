@@ -20,7 +20,7 @@ from taggant_lightning.data.dataset import to_float
 from taggant_lightning.evidence.ledger import Ledger, uses
 from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.verdict.key_detection import ask
-from taggant_lightning.verdict.verdict import OpenUse, conclude, detect, ranks_of
+from taggant_lightning.verdict.verdict import OpenUse, conclude, judge, ranks_of
 
 CLASSES, SIZE = 10, 8
 
@@ -115,7 +115,7 @@ def export_onnx(net: Net, path: Path) -> Path:
 
 def test_the_same_verdict_from_every_way_of_asking(keys: KeySet, net: Net, tmp_path: Path) -> None:
     """Module, callable, ONNX, torch.export, TorchScript, HTTP, predictions by number and by exported name, CSV and JSONL."""
-    expected = detect(ask(net, keys, SIZE), keys)
+    expected = judge(ask(net, keys, SIZE), keys)
     assert 9 <= expected.details["hits"] < 12
     found: dict[str, Any] = {}
     answers = ask_function(lambda image: scores(net, image), keys.images)
@@ -243,7 +243,7 @@ def test_a_sequential_test_stops_early(tmp_path: Path, faults: Faults) -> None:
     assert record["validity"] == "conservative"
     assert asked < 40
     # The same model, asked to the end, and the library's own way.
-    full = detect(ask(net, keys, SIZE), keys)
+    full = judge(ask(net, keys, SIZE), keys)
     assert full.log10_p <= record["log10_p"] <= -3
 
 
@@ -580,7 +580,7 @@ def test_a_model_file_that_fails_on_single_images_is_judged_on_the_others(
     expected = [
         a if a.query not in shunned else Answer(a.query, None) for a in ask_function(lambda i: scores(net, i), keys.images)
     ]
-    assert record["details"]["hits"] == detect(ranks_of(expected, keys), keys).details["hits"]
+    assert record["details"]["hits"] == judge(ranks_of(expected, keys), keys).details["hits"]
     assert record["details"]["refused"] == len(shunned)
     assert record["validity"] == "conservative"
     assert sum(record["provenance"]["misses"].values()) == len(shunned)

@@ -20,7 +20,7 @@ from taggant_lightning.evidence.ledger import Ledger, revealed
 from taggant_lightning.methods.taggants.key_images import batch_secret
 from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.methods.taggants.reveal import read_reveals
-from taggant_lightning.verdict.verdict import detect, incomplete_answers, looked_at, write_verdict
+from taggant_lightning.verdict.verdict import incomplete_answers, judge, looked_at, write_verdict
 from tests.manifests import whole_manifest
 
 CLASSES = 29
@@ -44,7 +44,7 @@ def ask(root: Path, keys: KeySet, suspect: str, first: list[int], batches: list[
     origin = {"suspect": suspect, "access": "url", "first_seen": "2027-03-01"}
     origin |= {"ledger": {"entry": entry["number"], "head": entry["hash"]}}
     answers, ranks = looked_at(answers, keys, batches)
-    record = detect(ranks, keys, origin, batches=batches, incomplete=incomplete_answers(answers, keys))
+    record = judge(ranks, keys, origin, batches=batches, incomplete=incomplete_answers(answers, keys))
     write_verdict(root / suspect, record, ranks, ledger, answers)
 
 

@@ -18,7 +18,7 @@ from taggant_lightning.methods.taggants.keys import KeySet, redraw
 from taggant_lightning.methods.taggants.reveal import Revealed, read_reveals, reveal
 from taggant_lightning.verdict.claims import verify_claim
 from taggant_lightning.verdict.findings import Evidence
-from taggant_lightning.verdict.verdict import detect
+from taggant_lightning.verdict.verdict import judge
 
 SECRET = bytes(range(16))
 SOURCE = "round 4242 of the beacon, 2026-12-01T12:00Z"
@@ -107,7 +107,7 @@ def test_a_promise_of_v1_is_fulfilled(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_in_a_claim() -> None:
     keys = drawn()
-    claim = detect(np.ones(6, dtype=np.int64), keys)
+    claim = judge(np.ones(6, dtype=np.int64), keys)
     dates = {name: date(text, name) for name, text in
              (("promised", "2026-11-01"), ("beacon", "2026-12-01"), ("committed", "2026-12-02"))}  # fmt: skip
 

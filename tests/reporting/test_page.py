@@ -18,7 +18,7 @@ from taggant_lightning.reporting.fresh_labels import fresh_labels, goodness_of_f
 from taggant_lightning.reporting.page import Given, Model, Shown, page, powers, render, two_decimals
 from taggant_lightning.reporting.sentences import shortcomings, strength
 from taggant_lightning.statistics.tests import make_test
-from taggant_lightning.verdict.verdict import detect
+from taggant_lightning.verdict.verdict import judge
 
 FIGURE = Shown("data:image/svg+xml;base64,", "a figure", "null-1")
 SECRET = bytes.fromhex("4f1c0e9a7738d2b5a1c69e03f85b2d47")
@@ -31,7 +31,7 @@ def drawn(test: str = "binomial_top_k", **more: Any) -> KeySet:
 
 
 def model(keys: KeySet, ranks: list[int], name: str = "Bob", use: int | None = 0, **more: Any) -> Model:
-    record = detect(np.array(ranks), keys, {"suspect": name, "access": "url"})
+    record = judge(np.array(ranks), keys, {"suspect": name, "access": "url"})
     given = {
         "checks": [("keys", "holds", "they are"), ("number", "unknown", "not at hand")],
         "words": ["these are its answers"],

@@ -10,7 +10,7 @@ from taggant_lightning.evidence.record import MEANING
 from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.reporting.figures import hit_curves, signed_panel
 from taggant_lightning.reporting.sentences import finding, meaning, upper_bound, visibility
-from taggant_lightning.verdict.verdict import detect
+from taggant_lightning.verdict.verdict import judge
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -30,7 +30,7 @@ def test_curves(tmp_path: Path) -> None:
 
 
 def test_sentences(keys: KeySet) -> None:
-    record = detect(np.array([1, 1, 4, 2, 1]), keys)
+    record = judge(np.array([1, 1, 4, 2, 1]), keys)
     sentence = finding("Bob", record)
     assert "Bob answered 3 of 5 keys" in sentence
     assert "p ≤ 0.21" in sentence  # P[Bin(5, 1/3) >= 3] = 51/243

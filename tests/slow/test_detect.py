@@ -19,7 +19,7 @@ from taggant_lightning.evidence.ledger import Ledger
 from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.methods.taggants.queries import plan_queries
 from taggant_lightning.verdict.key_detection import ask
-from taggant_lightning.verdict.verdict import detect
+from taggant_lightning.verdict.verdict import judge
 from tests.commands.test_detect import CLASSES, SIZE, Net, scores
 
 pytestmark = pytest.mark.slow
@@ -44,7 +44,7 @@ class Case:
         )
         self.folder, self.net = folder, Net(self.keys, seed % NUM_KEYS).eval()
         self.keys.save(folder / "keys")
-        self.verdict = detect(ask(self.net, self.keys, SIZE), self.keys)
+        self.verdict = judge(ask(self.net, self.keys, SIZE), self.keys)
 
     def served(self, image: Image8) -> dict[str, Any]:
         return {"scores": [float(score) for score in scores(self.net, np.asarray(image))]}

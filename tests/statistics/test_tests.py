@@ -9,7 +9,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.methods.taggants.keys import KeySet
 from taggant_lightning.statistics import binomial_log10_p, rank_score_log10_p, rank_scores, sequential_log10_p
 from taggant_lightning.statistics.tests import TESTS, SignificanceTest, make_test, paid, read_test, validity
-from taggant_lightning.verdict.verdict import detect
+from taggant_lightning.verdict.verdict import judge
 
 RANKS = np.array([1, 3, 11, 2, 10, 1])
 
@@ -50,9 +50,9 @@ def test_in_a_keyset(name: str, tmp_path: Any) -> None:
     assert again.test.description == keys.test.description == keys.header["test"]
     arguments = dict(again.test.arguments)
     assert make_test(arguments.pop("test"), num_classes=10, **arguments).description == again.test.description
-    record = detect(RANKS, again)
+    record = judge(RANKS, again)
     assert record.validity == "conservative"  # one label is missing, or the test is always-valid
-    full = detect(np.minimum(RANKS, 10), again)
+    full = judge(np.minimum(RANKS, 10), again)
     assert full.validity == ("conservative" if name == "sequential_top_k" else "exact")
     assert record.details["test"] == keys.test.description
     other = KeySet.draw(num_keys=6, num_classes=10, shape=(1, 4, 4), test=name, top_k=None if name == "rank_score" else 2)

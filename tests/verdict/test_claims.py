@@ -19,7 +19,7 @@ from taggant_lightning.methods.taggants.reveal import Revealed, reveal
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.verdict.claims import verify_claim
 from taggant_lightning.verdict.findings import Asked, Evidence, Verification
-from taggant_lightning.verdict.verdict import detect, incomplete_answers, ranks_of
+from taggant_lightning.verdict.verdict import incomplete_answers, judge, ranks_of
 from tests.manifests import whole_manifest
 
 COMMITTED, RELEASED, SEEN = (date(f"2026-{month:02}-01", "test") for month in (1, 2, 6))
@@ -42,7 +42,7 @@ class Case:
         entry = self.ledger.append("use", suspect=suspect, batches=batches or [0, 1], access="url")
         origin = {"suspect": suspect, "ledger": {"entry": entry["number"], "head": entry["hash"]}}
         lacking = incomplete_answers(answers, self.keys)
-        found = detect(ranks_of(answers, self.keys, batches), self.keys, origin, batches=batches, incomplete=lacking)
+        found = judge(ranks_of(answers, self.keys, batches), self.keys, origin, batches=batches, incomplete=lacking)
         self.ledger.append("result", use=entry["number"], log10_p=found.log10_p, detection="")
         return found
 
@@ -79,7 +79,7 @@ def test_a_sequential_claim_may_have_stopped(tmp_path: Path) -> None:
     answers = [Answer(i, tuple(case.answers[i])) for i in range(5)]
     entry = case.ledger.append("use", suspect="bob", batches=[0, 1], access="url")
     origin = {"suspect": "bob", "ledger": {"entry": entry["number"], "head": entry["hash"]}}
-    claim = detect(ranks_of(answers, case.keys), case.keys, origin)
+    claim = judge(ranks_of(answers, case.keys), case.keys, origin)
     case.ledger.append("result", use=entry["number"], log10_p=claim.log10_p, detection="")
     assert case.verify(claim, answers=case.answers[:5]).holds
 
@@ -93,7 +93,7 @@ def test_a_changed_k(case: Case) -> None:
 
 def test_a_subset_of_keys(case: Case) -> None:
     claim = case.claim()
-    chosen = detect(np.ones(7, dtype=np.int64), case.keys, dict(claim.provenance))
+    chosen = judge(np.ones(7, dtype=np.int64), case.keys, dict(claim.provenance))
     found = case.verify(chosen)
     assert {"batches", "number", "ledger"} <= failing(found)
     for batches in ([0, 2], [1, 0], [], "all", [0, 0], [-1]):
@@ -217,7 +217,7 @@ def test_other_batches_than_those_asked(case: Case) -> None:
     whole = case.claim()
     numbers = case.keys.numbers([0])
     answers = [Answer(i, tuple(case.answers[key])) for i, key in enumerate(numbers)]
-    part = detect(ranks_of(answers, case.keys, [0]), case.keys, dict(whole.provenance), batches=[0])
+    part = judge(ranks_of(answers, case.keys, [0]), case.keys, dict(whole.provenance), batches=[0])
     case.ledger.append("result", use=whole.provenance["ledger"]["entry"], log10_p=part.log10_p, detection="")
     assert "ledger" in failing(case.verify(part, answers=case.answers[:4]))
 

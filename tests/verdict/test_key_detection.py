@@ -18,7 +18,7 @@ from taggant_lightning.evidence.record import MEANING, Detection
 from taggant_lightning.methods.taggants.model_input import key_images
 from taggant_lightning.statistics import binomial_log10_p
 from taggant_lightning.verdict.key_detection import ask, ask_share
-from taggant_lightning.verdict.verdict import detect
+from taggant_lightning.verdict.verdict import judge
 from tests.conftest import TwoLayers
 from tests.data.test_datamodule import trainer
 from tests.methods.taggants.test_signing import UsersOwn
@@ -39,7 +39,7 @@ class Oracle(nn.Module):
 
 def test_oracle_and_constant(keys: KeySet) -> None:
     assert ask(Oracle(keys), keys, 6).tolist() == [1] * 5
-    record = detect(ask(Oracle(keys), keys, 6), keys)
+    record = judge(ask(Oracle(keys), keys, 6), keys)
     assert record.details["hits"] == 5
     assert record.log10_p == pytest.approx(5 * np.log10(1 / 3))
     assert record.p_value == pytest.approx(3**-5)
@@ -57,7 +57,7 @@ def test_broken_model_gets_no_hit(keys: KeySet) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.full((len(x), 3), float("nan"))
 
-    record = detect(ask(Broken(), keys, 6), keys)
+    record = judge(ask(Broken(), keys, 6), keys)
     assert (record.details["hits"], record.log10_p) == (0, 0.0)
 
 
@@ -72,7 +72,7 @@ def test_other_number_of_classes(keys: KeySet) -> None:
 
 def test_p_below_float_range_is_null(tmp_path: Path) -> None:
     keys = KeySet.draw(num_keys=400, num_classes=10, shape=(1, 4, 4), secret=bytes(16))
-    record = detect(np.ones(400, dtype=np.int64), keys)
+    record = judge(np.ones(400, dtype=np.int64), keys)
     assert record.log10_p == pytest.approx(-400)
     assert record.p_value is None
     record.save(tmp_path / "d.json")
