@@ -21,6 +21,7 @@ from taggant_lightning.adversary.distillation import Distillation  # noqa: F401 
 from taggant_lightning.adversary.training import AdversarialClassifier, GradientNoise  # noqa: F401  # short names in YAML
 from taggant_lightning.commands import slurm, wandb_runs
 from taggant_lightning.commands.chosen_checkpoint import checked
+from taggant_lightning.commands.moved import refuse_moved
 from taggant_lightning.commands.refusals import refusal
 from taggant_lightning.commands.requeue import Requeue
 from taggant_lightning.commands.run_directory import (
@@ -165,6 +166,7 @@ def with_csv(loggers: Any, folder: Path, subcommand: str) -> Any:
 
 def run(words: list[str]) -> None:
     """Run one of Lightning's subcommands."""
+    refuse_moved(words)
     keep = os.environ.pop(RUN_DIRECTORY, None) if "LOCAL_RANK" not in os.environ else None
     own_run, status = not wandb_runs.running(), 1
     # keep_metrics has set the earlier file aside, so that nothing is deleted.
