@@ -23,7 +23,7 @@ from taggant_lightning.files import given_path
 from taggant_lightning.release.signature import Signature
 from tests.release.signed import sign
 
-NOBODY = 65534
+UNMAPPED_LABEL = 65534
 NEW = ["keys", "new", "--num-keys", "2", "--num-classes", "3", "--shape", "3,6,6"]
 
 
@@ -44,8 +44,8 @@ def plain_user() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if os.geteuid() == 0:
-            os.chown(folder, NOBODY, NOBODY)
-            os.seteuid(NOBODY)
+            os.chown(folder, UNMAPPED_LABEL, UNMAPPED_LABEL)
+            os.seteuid(UNMAPPED_LABEL)
         try:
             yield folder
         finally:

@@ -1,4 +1,4 @@
-"""What a suspicious Bob would put every training image through, to wash a perturbation out. Pure functions on bytes."""
+"""Transformations that wash perturbations out of training images; pure functions on uint8."""
 
 import io
 import math

@@ -1,4 +1,4 @@
-"""Ways to train that a suspicious Bob would try against hidden marks: noise on gradients, adversarial training."""
+"""Training against hidden marks, as somebody would who suspects them: noise on gradients, adversarial training."""
 
 import math
 from typing import Any

@@ -31,9 +31,9 @@ _EPILOG = """detectors, each with its source in taggant_lightning/adversary/dete
   high_frequency         energy of the stored pixels' high frequencies; looks at no model
 
 examples:
-  taggant inspect --config data/npz --data.root bought.npz --checkpoint bob/checkpoints/last.ckpt --out looked
+  taggant inspect --config data/npz --data.root bought.npz --checkpoint run/checkpoints/last.ckpt --out looked
   taggant inspect --config data/cifar100_cpu --data SignedDataModule --data.release release \\
-      --checkpoint bob/checkpoints/last.ckpt --out looked --remove 0.05 --by knn
+      --checkpoint run/checkpoints/last.ckpt --out looked --remove 0.05 --by knn
   taggant inspect … --data SignedDataModule --data.signature signature --truth signature --out looked
 
 A model that was trained on the data looks at its own training images. scores.csv has a line an image; the highest scores are
@@ -54,7 +54,7 @@ def run(words: list[str]) -> None:
     if (remove is None) != (by is None):
         raise TaggantError(f"remove={remove} and by={by}: write both or none, for instance --remove 0.05 --by {names[0]}")
     if by is not None and by not in names:
-        raise TaggantError(f"by={by} is none of detectors={','.join(names)}; write one of these")
+        raise TaggantError(f"by={by} is not among detectors={','.join(names)}; write one of these")
     if out.exists() and not out.is_dir():
         raise TaggantError(f"out={out} is a file; name a folder")
     data = read_data(arguments.config, overrides)

@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     signing.add_argument("--selection", metavar="HOW", help="gradient_norm or random (gradient_norm)")
     signing.add_argument("--derivative", metavar="HOW", help="auto, exact or difference (auto)")
-    training = parser.add_argument_group("training, of Alice's surrogate or of Bob's model")
+    training = parser.add_argument_group("training, of a surrogate or of a suspect")
     training.add_argument("--epochs", type=int, metavar="N", help="epochs (100)")
     training.add_argument("--batch-size", type=int, metavar="N", help="images a step over all devices (128)")
     devices = parser.add_argument_group("devices")

@@ -199,7 +199,7 @@ def _check(path: Path, record: Detection, ranks: list[int] | None) -> None:
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, TaggantError) as error:
         raise TaggantError(f"detection={path} is damaged ({error}); restore it from a copy") from None
     if not whole:
-        raise TaggantError(f"detection={path} is damaged: a number, the commitment or the validity is none; restore a copy")
+        raise TaggantError(f"detection={path} is damaged: a number, the commitment or the validity is invalid; restore a copy")
     if not math.isclose(number, record.log10_p, rel_tol=1e-9, abs_tol=1e-8):
         raise TaggantError(
             f"detection={path} says log10_p={record.log10_p}, and from its own hits it is {number:.4f}; the record was changed"

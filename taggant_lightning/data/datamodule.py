@@ -16,7 +16,7 @@ from taggant_lightning.data.dataset import Batch, ResizedImages, as_is
 from taggant_lightning.data.queries import query_source
 from taggant_lightning.data.resident import Resident, ResidentLoader, allowance
 from taggant_lightning.data.resize import centre
-from taggant_lightning.data.sampler import LateLoader, SeededSampler
+from taggant_lightning.data.sampler import LazyDataLoader, SeededSampler
 from taggant_lightning.data.sources import ImageSource, ResizedSource, Split, open_source
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import given_path
@@ -245,7 +245,7 @@ class ImageDataModule(pl.LightningDataModule):
         return self._torch_loader(data, sampler, pinned=device.type == "cuda")
 
     def _torch_loader(self, data: ResizedImages, sampler: SeededSampler, *, pinned: bool = False) -> Loader:
-        return LateLoader(
+        return LazyDataLoader(
             data,
             batch_size=self.batch_size,
             sampler=sampler,

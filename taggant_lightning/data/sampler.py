@@ -58,7 +58,7 @@ class SeededSampler(DistributedSampler[Any]):
         return len(range(self.rank, total, self.num_replicas))
 
 
-class LateLoader(DataLoader[Any]):
+class LazyDataLoader(DataLoader[Any]):
     """A DataLoader that asks its sampler for nothing before its first batch is wanted.
 
     Lightning makes a resumed run's iterator before it restores the epoch, where a model asks for the number of steps; workers

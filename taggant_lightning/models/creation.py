@@ -65,7 +65,7 @@ class Architecture:
         given = dict(self.model_kwargs or {})
         if self.name in SMALL_MODELS:
             if given:
-                raise TaggantError(f"model_kwargs={given} are for timm models and {self.name} is none; leave them out")
+                raise TaggantError(f"model_kwargs={given} are for timm models, and {self.name} is not one; leave them out")
             return create_small(self.name, num_classes=self.num_classes, image_size=self.image_size, channels=self.channels)
         for theirs in sorted(_OURS.keys() & given):
             raise TaggantError(f"model_kwargs holds {theirs}={given[theirs]!r}; write the model's own argument {_OURS[theirs]}")

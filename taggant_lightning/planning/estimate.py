@@ -22,7 +22,7 @@ class Hours:
         devices: Their number.
         selection: Hours of choosing the signing images.
         crafting: Hours of crafting.
-        training: Hours of training one model, Alice's surrogate or Bob's.
+        training: Hours of training one model, surrogate or suspect.
         detection: Hours of one forward pass of the keys, on one device.
         exchange: Share of training that devices wait for each other's gradients, in [0, 1).
         measured: Stages whose steps were measured and not estimated.

@@ -16,7 +16,7 @@ from taggant_lightning.release.signature import Signature
 
 
 class SignedDataModule(ImageDataModule):
-    """An ImageDataModule whose training images are signed. Nothing else in Bob's configuration changes.
+    """An ImageDataModule whose training images are signed. Nothing else in a training's configuration changes.
 
     Args:
         signature: Folder of a Signature to apply to the source's training split in memory, or several, of several owners.

@@ -105,7 +105,7 @@ def detect(
         settings=asked.settings(),
         identity=asked.identity(),
     )
-    use.take_up(folder)
+    use.resume(folder)
     said = asked.ask(Task(drawn, folder_of_keys, chosen, table, use, folder))
     detection = conclude(said.answers, drawn, chosen, use, {"first_seen": first_seen, **said.origin}, folder)
     if told is not None:

@@ -181,7 +181,7 @@ class OpenUse:
             self.entry = self.ledger.append("use", run=self._run, **self._entered)
         return self.entry
 
-    def take_up(self, folder: Path) -> None:
+    def resume(self, folder: Path) -> None:
         """Go on with the entry of a run that was cut off."""
         remembered = folder / "secret" / "use.json"
         if remembered.exists():

@@ -71,7 +71,7 @@ def test_keys_new_show_verify(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "write --header FILE" in capsys.readouterr().err
     (tmp_path / "header.json").write_text(json.dumps({"derivation": {"source": "noise"}}))
     assert main([*revealed, "--commitment", keys.commitment]) == 2
-    assert "is none of a KeySet: it needs" in (error := capsys.readouterr().err)
+    assert "not a KeySet header: it needs" in (error := capsys.readouterr().err)
     assert f"header={tmp_path / 'header.json'}" in error
     real = {"source": "images", "count": 9, "sha256": "ab" * 32}
     (tmp_path / "header.json").write_text(json.dumps({**keys.header, "derivation": real}))

@@ -171,7 +171,7 @@ def test_a_written_release(
         (["--detectors", "knn,nose"], "detectors='nose' is unknown; write some of knn,dbscan"),
         (["--remove", "0.1"], "remove=0.1 and by=None: write both or none"),
         (["--by", "knn"], "remove=None and by=knn: write both or none"),
-        (["--detectors", "knn", "--remove", "0.1", "--by", "dbscan"], "by=dbscan is none of detectors=knn"),
+        (["--detectors", "knn", "--remove", "0.1", "--by", "dbscan"], "by=dbscan is not among detectors=knn"),
         (["--remove", "0.001", "--by", "knn"], "remove=0.001 of 60 images must remove at least one"),
         (["--remove", "2", "--by", "knn"], "remove=2.0 of 60 images must remove at least one and keep at least one"),
         (["--data.image_size", "12"], "image_size=12 of the data, and the model was trained with 8"),

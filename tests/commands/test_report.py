@@ -227,7 +227,7 @@ def nothing(root: Path) -> None:
 WRONG: list[tuple[Callable[[Path], Any], list[str], str]] = [
     (lambda r: (r / "bob" / "detection.json").unlink(), [], "is no file; name a detection.json"),
     (lambda r: (r / "bob" / "detection.json").write_text("{"), [], "is damaged"),
-    (lambda r: change(r / "bob" / "detection.json", method="isotopes"), [], "is of the method 'isotopes'"),
+    (lambda r: change(r / "bob" / "detection.json", method="isotopes"), [], "method='isotopes' is not installed"),
     (lambda r: change(r / "bob" / "detection.json", log10_p=-99.0), [], "from its own hits it is"),
     (lambda r: change(r / "bob" / "detection.json", log10_p="NaN"), [], "is damaged"),
     (lambda r: change(r / "bob" / "detection.json", validity="certain"), [], "is damaged"),

@@ -197,10 +197,10 @@ def test_images_that_fit_lie_on_the_device_and_others_stream(tiny_npz: Path, mon
     kind, resident = batches()
     assert kind == "ResidentLoader"
     kind, streamed = batches(on_device=False)
-    assert kind == "LateLoader"
+    assert kind == "LazyDataLoader"
     room = ImageDataModule("npz", str(tiny_npz)).train_data.bytes - 1
     monkeypatch.setattr("taggant_lightning.data.resident.IN_MEMORY_BYTES", room)
-    assert batches()[0] == "LateLoader"
+    assert batches()[0] == "LazyDataLoader"
     assert batches(on_device=True)[0] == "ResidentLoader"
     assert [len(labels) for _, labels, _ in resident] == [16, 16, 16, 12]
     for mine, other in zip(resident, streamed, strict=True):

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from taggant_lightning.methods.taggants.crafting.crafting import Crafted, craft_key
-from taggant_lightning.methods.taggants.crafting.state import PointKeeper
+from taggant_lightning.methods.taggants.crafting.state import CraftingCheckpointer
 from taggant_lightning.methods.taggants.crafting.team import Team
 from tests.methods.taggants.crafting.test_crafting import CPU, KEY, SETTINGS, images, surrogate
 
@@ -21,7 +21,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-class Eager(PointKeeper):
+class Eager(CraftingCheckpointer):
     """Keeps a point after each of the first steps, and then none."""
 
     def __init__(self, path: Path, points: int) -> None:
@@ -33,7 +33,7 @@ class Eager(PointKeeper):
         return self.left >= 0
 
 
-def craft(case: str, team: Team | None = None, keeper: PointKeeper | None = None) -> tuple[Crafted, int]:
+def craft(case: str, team: Team | None = None, keeper: CraftingCheckpointer | None = None) -> tuple[Crafted, int]:
     """Craft, and return the result with the number of steps that were taken."""
     seen: list[float] = []
     settings = replace(SETTINGS, **CASES[case])
@@ -42,7 +42,7 @@ def craft(case: str, team: Team | None = None, keeper: PointKeeper | None = None
         s.model.double()  # so that the order of additions does not hide mistakes
     key = KEY.double()
     crafted = craft_key(
-        images(RAGGED), key, surrogates, settings, key=2, device=CPU, keeper=keeper, team=team,
+        images(RAGGED), key, surrogates, settings, key=2, device=CPU, checkpointer=keeper, team=team,
         on_step=lambda cosine, deltas: seen.append(cosine),
     )  # fmt: skip
     return crafted, len(seen)
@@ -58,7 +58,7 @@ def member(rank: int, folder: str, size: int) -> None:
         crafted, steps = craft(case, team, keeper)
         # Take up the point of a lone process, left by the test.
         lone = Path(folder) / f"{case}.lone"
-        resumed, left = craft(case, team, PointKeeper(lone, "digest") if rank == 0 else None)
+        resumed, left = craft(case, team, CraftingCheckpointer(lone, "digest") if rank == 0 else None)
         found[case] = [(c.cosine, c.steps, n) for c, n in ((crafted, steps), (resumed, left))]
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from taggant_lightning.methods.taggants.crafting.crafting import Crafted
-from taggant_lightning.methods.taggants.crafting.state import PointKeeper
+from taggant_lightning.methods.taggants.crafting.state import CraftingCheckpointer
 from tests.slow.team import CASES, Eager, craft
 
 pytestmark = pytest.mark.slow
@@ -38,6 +38,6 @@ def test_a_team_makes_what_one_process_makes(size: int, tmp_path: Path) -> None:
             assert resumed_cosine == pytest.approx(whole.cosine, abs=1e-9)
             assert (taken, left) == (total, total - 3)
         # And one process goes on from a team's point.
-        alone, left = craft(case, keeper=PointKeeper(tmp_path / f"{case}.point", "digest"))
+        alone, left = craft(case, keeper=CraftingCheckpointer(tmp_path / f"{case}.point", "digest"))
         assert equal_pixels(alone.steps, whole.steps) == 1.0
         assert left == total - 4

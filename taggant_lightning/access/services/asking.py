@@ -12,7 +12,7 @@ from taggant_lightning.access.services.journal import Journal, Recorded
 from taggant_lightning.errors import TaggantError
 
 PASSES = 2  # what failed in the first is tried once more at the end
-IN_VAIN = 16  # so many queries one after the other without an answer: is it the queries, or is nobody there?
+MAX_CONSECUTIVE_FAILURES = 16  # so many queries one after the other without an answer: is it the queries, or is nobody there?
 Outcome = Recorded | TaggantError | FailedAttempt | None
 
 
@@ -114,7 +114,7 @@ class Asking:
             self._vain += 1
             self.failures.pop(query.name, None)  # the latest is the last
             self.failures[query.name] = outcome.failure
-        if self._vain >= IN_VAIN and self._give_up and not self._ended.is_set():
+        if self._vain >= MAX_CONSECUTIVE_FAILURES and self._give_up and not self._ended.is_set():
             self._present = self._still_there()
             self._vain = 0
         if self.stopped or self._wrong or not self._present:
@@ -162,7 +162,7 @@ class Asking:
         while True:
             while waiting and len(under_way) < workers and not self._ended.is_set():
                 query = waiting.popleft()
-                under_way[pool.submit(one, query, self._vain < IN_VAIN)] = query
+                under_way[pool.submit(one, query, self._vain < MAX_CONSECUTIVE_FAILURES)] = query
             if not under_way:
                 break
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:

@@ -51,7 +51,7 @@ class EncodedSource(ImageSource):
         self._checks, self._read, self._where, self._given = list(checks), read, where, mode
         self.labels, self.classes, self.left_out = np.array(labels, dtype=np.int64), list(classes), left_out
         if self.labels.shape != (len(names),) or self.labels.min() < 0 or self.labels.max() >= len(self.classes):
-            raise TaggantError(f"{where} holds labels that are none of its {len(self.classes)} classes, one an image")
+            raise TaggantError(f"{where} holds labels that are not among its {len(self.classes)} classes, or not one an image")
 
     @cached_property
     def _mode(self) -> str:

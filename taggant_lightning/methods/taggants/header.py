@@ -32,13 +32,13 @@ def check_header(header: Any) -> None:
         TaggantError: With the entry that is missing, unknown, or of a wrong type or value.
     """
     if not isinstance(header, dict) or not set(header) >= _ENTRIES:
-        raise TaggantError(f"the header is none of a KeySet: it needs {', '.join(sorted(_ENTRIES))}")
+        raise TaggantError(f"not a KeySet header: it needs {', '.join(sorted(_ENTRIES))}")
     version = header["format"]
     known = isinstance(version, str) and version in _OF_VERSION
     _demand(known, "format", version, f"this program reads {FORMAT} and {FORMAT_1}")
     entries = _ENTRIES | _OF_VERSION[version]
     if not entries <= set(header) <= entries | {"beacon"} | (set() if version == FORMAT_1 else {"method"}):
-        raise TaggantError(f"the header is none of {version}: it needs {', '.join(sorted(entries))}")
+        raise TaggantError(f"not a header of {version}: it needs {', '.join(sorted(entries))}")
     for name, least in (("num_keys", 1), ("num_classes", 2)):
         _demand(_whole(header[name], least), name, header[name], f"a whole number from {least}")
     shape, batches = header["shape"], header["batches"]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from taggant_lightning.access.answer import Answer
 from taggant_lightning.errors import TaggantError
 
-NOBODY = -(2**62)  # stands for a label of the model that maps to none of the owner's
+UNMAPPED_LABEL = -(2**62)  # stands for a label of the model that maps to none of the owner's
 
 
 def key_ranks(answers: Sequence[Answer], labels: NDArray[np.int64], num_classes: int) -> NDArray[np.int64]:
@@ -32,8 +32,8 @@ def key_ranks(answers: Sequence[Answer], labels: NDArray[np.int64], num_classes:
     for answer in answers:
         if answer.labels is None:
             continue
-        ranking = np.array([NOBODY if label is None else label for label in answer.labels], dtype=np.int64)
-        named = ranking[ranking != NOBODY]
+        ranking = np.array([UNMAPPED_LABEL if label is None else label for label in answer.labels], dtype=np.int64)
+        named = ranking[ranking != UNMAPPED_LABEL]
         if len(named) and not (named.min() >= 0 and named.max() < num_classes):
             raise TaggantError(f"query {answer.query}: an answer lies outside 0..{num_classes - 1}, the owner's classes")
         if len(np.unique(named)) != len(named):

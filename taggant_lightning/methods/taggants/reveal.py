@@ -155,7 +155,7 @@ def _read(path: Path) -> Revealed:
         header, batch = stored["header"], stored["batch"]
         check_header(header)
         if type(batch) is not int or not 0 <= batch < len(header["batches"]):
-            raise TaggantError(f"reveal={path}: batch={batch!r} is none of this KeySet")
+            raise TaggantError(f"reveal={path}: batch={batch!r} does not exist in this KeySet")
         if (stored["format"] == FORMAT_1) != is_first_version(header):
             raise TaggantError(f"reveal={path} has the format {stored['format']!r}, and its header {header['format']!r}")
         shape, of_batch = tuple(header["shape"]), _secret_of(stored, path)
@@ -163,7 +163,7 @@ def _read(path: Path) -> Revealed:
         for key in stored["keys"]:
             number, label = key["number"], key["label"]
             if type(number) is not int or type(label) is not int or not 0 <= label < header["num_classes"] or number < 0:
-                raise TaggantError(f"reveal={path}: number={number!r} and label={label!r} are none of a key")
+                raise TaggantError(f"reveal={path}: number={number!r} and label={label!r} do not describe a key")
             image = np.frombuffer(_pixels(key["image"]), dtype=np.uint8).reshape(shape)
             start = leaf(number, image, label, _bytes(key["salt"]))
             root = root_from_path(start, [(side, _bytes(node)) for side, node in key["path"]])
@@ -201,7 +201,9 @@ def _secret_of(stored: dict[str, Any], path: Path) -> bytes:
         return beacon.secret_of_seed(header, seed, batch)
     secret = _bytes(stored["secret"])
     if len(secret) < MIN_SECRET_BYTES:
-        raise TaggantError(f"reveal={path}: a secret of {len(secret)} bytes is none; {MIN_SECRET_BYTES} are the least")
+        raise TaggantError(
+            f"reveal={path}: a secret of {len(secret)} bytes is too short; at least {MIN_SECRET_BYTES} are needed"
+        )
     if "beacon" in header:
         seed = _bytes(stored["seed"])
         promised = header["beacon"]["seeds"][batch] == beacon.seed_digest(seed, batch)

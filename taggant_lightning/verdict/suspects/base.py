@@ -34,7 +34,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Said:
+class QueryOutcome:
     """What came of asking.
 
     Attributes:
@@ -71,7 +71,7 @@ class Suspect(ABC):
         return {}
 
     @abstractmethod
-    def ask(self, task: Task) -> Said:
+    def ask(self, task: Task) -> QueryOutcome:
         """Ask it.
 
         Raises:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from taggant_lightning.access.calling import ask_function
-from taggant_lightning.verdict.suspects.base import Said, Suspect, Task, found, notes_on
+from taggant_lightning.verdict.suspects.base import QueryOutcome, Suspect, Task, found, notes_on
 
 BLOCK = 32  # keys a forward pass
 
@@ -28,14 +28,14 @@ class Function(Suspect):
         """The function's."""
         return str(getattr(self.function, "__name__", type(self.function).__name__))
 
-    def ask(self, task: Task) -> Said:
+    def ask(self, task: Task) -> QueryOutcome:
         """Ask the keys at their own size, in key order."""
         answers = ask_function(self.function, list(task.keys.images[task.keys.numbers(task.batches)]))
         ranked = task.table.apply(answers, max((len(a.labels) for a in answers if a.labels), default=0))
         refused = sum(answer.labels is None for answer in ranked)
         missed = {"the function refused, or returned no ranking": refused} if refused else {}
         unlisted = task.table.unlisted(a.labels for a in answers) if task.table.where is not None else (0, "")
-        return Said(ranked, found(missed, {}), notes_on(missed, unlisted, task.table))
+        return QueryOutcome(ranked, found(missed, {}), notes_on(missed, unlisted, task.table))
 
 
 class Module(Suspect):
@@ -60,7 +60,7 @@ class Module(Suspect):
         """Return the size of its input."""
         return {"image_size": self.image_size}
 
-    def ask(self, task: Task) -> Said:
+    def ask(self, task: Task) -> QueryOutcome:
         """Ask the keys, in key order."""
         from taggant_lightning.access.module import ask_module, check_own_answers
         from taggant_lightning.data.dataset import to_float
@@ -74,4 +74,4 @@ class Module(Suspect):
         ranked = task.table.apply(answers, max((len(a.labels) for a in answers if a.labels), default=0))
         failed = sum(answer.labels is None for answer in ranked)
         missed = {"the module's scores are no numbers": failed} if failed else {}
-        return Said(ranked, found(missed, checks), notes_on(missed, (0, ""), task.table))
+        return QueryOutcome(ranked, found(missed, checks), notes_on(missed, (0, ""), task.table))

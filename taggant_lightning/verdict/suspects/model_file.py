@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from taggant_lightning.errors import TaggantError
 from taggant_lightning.files import digest_of
-from taggant_lightning.verdict.suspects.base import Said, Suspect, Task, found, notes_on
+from taggant_lightning.verdict.suspects.base import QueryOutcome, Suspect, Task, found, notes_on
 
 MOST_PIXELS = 2048  # of a model's input: what no image classifier exceeds
 
@@ -52,7 +52,7 @@ class ModelFile(Suspect):
         """Return the file's digest."""
         return {"file_sha256": digest_of(self.path)}
 
-    def ask(self, task: Task) -> Said:
+    def ask(self, task: Task) -> QueryOutcome:
         """Ask the keys at the model's input size, in key order."""
         from taggant_lightning.access.files.process import ask_file
         from taggant_lightning.data.dataset import to_float
@@ -81,4 +81,6 @@ class ModelFile(Suspect):
         failed = sum(answer.labels is None for answer in answers)
         missed = {"the file failed, or gave another number of scores or one that is no number": failed} if failed else {}
         unlisted = task.table.unlisted(a.labels for a in asked.answers) if task.table.where is not None else (0, "")
-        return Said(answers, {"file_sha256": digest, **found(missed, asked.checks)}, notes_on(missed, unlisted, task.table))
+        return QueryOutcome(
+            answers, {"file_sha256": digest, **found(missed, asked.checks)}, notes_on(missed, unlisted, task.table)
+        )

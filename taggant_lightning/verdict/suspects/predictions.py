@@ -7,7 +7,7 @@ from taggant_lightning.errors import TaggantError
 from taggant_lightning.evidence.moments import date
 from taggant_lightning.files import digest_of
 from taggant_lightning.methods.taggants.exported import read_map
-from taggant_lightning.verdict.suspects.base import Said, Suspect, Task, found, notes_on
+from taggant_lightning.verdict.suspects.base import QueryOutcome, Suspect, Task, found, notes_on
 from taggant_lightning.verdict.verdict import compare_with_decoys
 
 
@@ -37,7 +37,7 @@ class Predictions(Suspect):
         digest = digest_of(self.path)
         return {"file_sha256": digest, "collected_by": self.collected_by, "collected_on": self.collected_on}
 
-    def ask(self, task: Task) -> Said:
+    def ask(self, task: Task) -> QueryOutcome:
         """Read the answers."""
         from taggant_lightning.access.predictions import answers_of, misses, read_predictions
 
@@ -61,4 +61,4 @@ class Predictions(Suspect):
         unlisted = task.table.unlisted(row.labels for row in rows.values())
         notes = (*notes_on(missed, unlisted, task.table), *([odd] if odd else []))
         checks = compare_with_decoys([row.labels for row in rows.values()], decoys) if decoys else {}
-        return Said(answers, {"file_sha256": digest, **found(missed, checks)}, notes)
+        return QueryOutcome(answers, {"file_sha256": digest, **found(missed, checks)}, notes)

@@ -12,7 +12,7 @@ from taggant_lightning.access.services.recorded import lack_of, misses, recorded
 from taggant_lightning.access.services.service import Service
 from taggant_lightning.errors import Unavailable
 from taggant_lightning.methods.taggants.queries import plan_queries
-from taggant_lightning.verdict.suspects.base import Said, Suspect, Task, found, notes_on
+from taggant_lightning.verdict.suspects.base import QueryOutcome, Suspect, Task, found, notes_on
 from taggant_lightning.verdict.verdict import compare_with_decoys, ranks_of
 
 
@@ -52,7 +52,7 @@ class Online(Suspect):
         """Return the address."""
         return {"url": self.service.binding["url"]}
 
-    def ask(self, task: Task) -> Said:
+    def ask(self, task: Task) -> QueryOutcome:
         """Ask, or go on asking where a run of the same folder was cut off."""
         from tqdm.auto import tqdm
 
@@ -98,4 +98,4 @@ class Online(Suspect):
         own = {query.name for query in key_queries}
         checks = compare_with_decoys([words[n] for n in words if n in own], [words[n] for n in words if n not in own])
         origin = {**self.service.binding, "decoys": self.decoys, **found(missed, checks)}
-        return Said(answers, origin, notes_on(missed, table.unlisted(named), table))
+        return QueryOutcome(answers, origin, notes_on(missed, table.unlisted(named), table))

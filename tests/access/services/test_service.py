@@ -268,7 +268,7 @@ def test_a_wrong_address_or_login(journal: Journal, reply: Reply, message: str) 
     assert "--count-missing asks the other 1" in str(caught.value)
     assert "s3cret" not in str(caught.value)
     assert not journal.path.exists()
-    assert len(served.requests) <= asking.IN_VAIN + 4
+    assert len(served.requests) <= asking.MAX_CONSECUTIVE_FAILURES + 4
 
 
 def test_queries_whose_turn_never_came_are_not_counted_among_the_failures(journal: Journal) -> None:
@@ -304,9 +304,9 @@ def test_one_odd_answer_among_good_ones_is_a_miss(journal: Journal, reply: Reply
 
 
 def test_a_suspect_that_shuns_the_first_queries_stops_no_verdict(journal: Journal) -> None:
-    """More than `IN_VAIN` of them in a row, each time, before any that it answers."""
-    asked = queries(asking.IN_VAIN + 9)
-    shunned = {digest(q.image) for q in asked[: asking.IN_VAIN + 5]}
+    """More than `MAX_CONSECUTIVE_FAILURES` of them in a row, each time, before any that it answers."""
+    asked = queries(asking.MAX_CONSECUTIVE_FAILURES + 9)
+    shunned = {digest(q.image) for q in asked[: asking.MAX_CONSECUTIVE_FAILURES + 5]}
     for reply in (Reply(503), Reply(403)):
         fresh = Journal(journal.path.with_name(str(reply.status)), {})
         with serve(lambda image, reply=reply: reply if digest(image) in shunned else first_pixel(image)) as served:
@@ -318,7 +318,7 @@ def test_a_suspect_that_shuns_the_first_queries_stops_no_verdict(journal: Journa
 
 
 def test_a_suspect_that_shuns_many_queries_in_a_row_is_still_there(journal: Journal) -> None:
-    asked = queries(2 * asking.IN_VAIN + 4)
+    asked = queries(2 * asking.MAX_CONSECUTIVE_FAILURES + 4)
     good = {digest(q.image) for q in (asked[0], asked[-1])}
     with serve(lambda image: first_pixel(image) if digest(image) in good else Reply(500)) as served:
         failures = service(served.url, attempts=1, concurrency=1).ask(asked, journal)
@@ -390,7 +390,7 @@ def test_nobody_there(journal: Journal) -> None:
 def test_gives_up_when_nothing_answers_for_long(journal: Journal) -> None:
     with serve(lambda _: Reply(500)) as served, pytest.raises(Unavailable, match="answered 0 of 200 queries"):
         service(served.url, attempts=1).ask(queries(200), journal)
-    assert len(served.requests) <= asking.IN_VAIN + 5
+    assert len(served.requests) <= asking.MAX_CONSECUTIVE_FAILURES + 5
 
 
 def test_mapping_with_a_token(journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

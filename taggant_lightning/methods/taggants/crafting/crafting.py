@@ -91,7 +91,7 @@ class Crafted:
 
 
 @dataclass(frozen=True)
-class Point:
+class CraftingCheckpoint:
     """Where crafting a key stands, between two steps. Crafting that goes on from here ends as if it had not stopped.
 
     Attributes:
@@ -111,16 +111,16 @@ class Point:
     best: Crafted | None
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """Keeps points of an unfinished key."""
 
-    def taken_up(self) -> Point | None:
+    def load(self) -> CraftingCheckpoint | None:
         """Return the point that was kept last, if there is one."""
 
     def due(self) -> bool:
         """Say whether it is time to keep a point again."""
 
-    def keep(self, point: Point) -> None:
+    def keep(self, point: CraftingCheckpoint) -> None:
         """Keep a point."""
 
 
@@ -134,7 +134,7 @@ def craft_key(
     device: torch.device,
     perceptual: Perceptual | None = None,
     start: Sequence[Tensor] | None = None,
-    keeper: Keeper | None = None,
+    checkpointer: Checkpointer | None = None,
     on_step: Callable[[Tensor, list[Tensor]], None] = lambda cosine, deltas: None,
     team: Team | None = None,
 ) -> Crafted:
@@ -152,7 +152,7 @@ def craft_key(
         device: Where to compute.
         perceptual: LPIPS on `device`; needed where its weight is positive.
         start: Perturbations of an earlier round, a tensor a group; the first restart begins there.
-        keeper: Keeps points to go on from after a kill; None keeps none. In a team, the leader's counts.
+        checkpointer: Keeps points to go on from after a kill; None keeps none. In a team, the leader's counts.
         on_step: Called after each step with the step's cosine, a scalar on the device (reading it waits for the step), and
             this process's perturbations, a tensor a group.
         team: The processes that craft this key together; None for this one alone.
@@ -178,7 +178,7 @@ def craft_key(
         team=team,
     )
     everyone = range(len(surrogates))
-    point = team.from_leader(None if keeper is None else keeper.taken_up())
+    point = team.from_leader(None if checkpointer is None else checkpointer.load())
     best = None if point is None else point.best
     if point is not None:
         objective.exact = list(point.exact)
@@ -196,17 +196,17 @@ def craft_key(
         deltas = [d.requires_grad_() for d in deltas]
         rule = _rule(deltas, objective.stored, settings, team)
         if here is not None:
-            rule.remember([m[rows[i % len(rows)]] for i, m in enumerate(here.memory)], here.step)
+            rule.load_state([m[rows[i % len(rows)]] for i, m in enumerate(here.memory)], here.step)
         for step in range(0 if here is None else here.step, settings.steps):
             view = objective.view(settings.seed, key, restart, step, rounded=step >= settings.steps * (1 - ROUNDED_SHARE))
             which = [step % len(surrogates)] if settings.ensemble == "alternate" else everyone
             value, rise = objective.ascent(deltas, view, which)
             rule.step(rise, step)
             on_step(value, deltas)
-            if team.from_leader(keeper is not None and keeper.due()):
-                kept, memory = _whole(deltas, team), _whole(rule.memory(), team)
-                if keeper is not None and team.leads:
-                    keeper.keep(Point(restart, step + 1, kept, memory, objective.exact, best))
+            if team.from_leader(checkpointer is not None and checkpointer.due()):
+                kept, memory = _whole(deltas, team), _whole(rule.state(), team)
+                if checkpointer is not None and team.leads:
+                    checkpointer.keep(CraftingCheckpoint(restart, step + 1, kept, memory, objective.exact, best))
         steps = [to_steps(d.detach().cpu(), p, settings.eps) for d, p in zip(deltas, share.pixels, strict=True)]
         reached = objective.reached([s.to(device, objective.dtype) / 255 for s in steps])
         if best is None or reached > best.cosine:

@@ -61,11 +61,11 @@ class Rule(ABC):
         """
 
     @abstractmethod
-    def memory(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         """Return what the next step depends on beside the perturbations: series of tensors of their shapes."""
 
     @abstractmethod
-    def remember(self, memory: Sequence[Tensor], number: int) -> None:
+    def load_state(self, memory: Sequence[Tensor], number: int) -> None:
         """Take up what `memory` returned after `number` steps."""
 
 
@@ -90,11 +90,11 @@ class Momentum(Rule):
             mean.lerp_(gradient / scale, 1 - DECAY)
             delta.copy_(project(delta + reach * mean, _in_unit_range(original, delta), self.eps))
 
-    def memory(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         """Return the running means, one a perturbation."""
         return self.means
 
-    def remember(self, memory: Sequence[Tensor], number: int) -> None:
+    def load_state(self, memory: Sequence[Tensor], number: int) -> None:
         """Take up running means."""
         self.means = [kept.to(delta) for kept, delta in zip(memory, self.deltas, strict=True)]
 
@@ -116,11 +116,11 @@ class SignAdam(Rule):
         for delta, original in zip(self.deltas, self.originals, strict=True):
             delta.copy_(project(delta, _in_unit_range(original, delta), self.eps))
 
-    def memory(self) -> list[Tensor]:
+    def state(self) -> list[Tensor]:
         """Return Adam's two moments of each perturbation; none before the first step."""
         return [self.adam.state[delta][name] for name in ADAM_STATE for delta in self.deltas if delta in self.adam.state]
 
-    def remember(self, memory: Sequence[Tensor], number: int) -> None:
+    def load_state(self, memory: Sequence[Tensor], number: int) -> None:
         """Take up Adam's moments."""
         if not memory:
             return

@@ -84,7 +84,7 @@ def craft_round(
                     device=device,
                     perceptual=perceptual,
                     start=team.from_leader(_start(state, number, key) if team.leads else None),
-                    keeper=state.keeper(number, key, digest) if keep and team.leads else None,
+                    checkpointer=state.checkpointer(number, key, digest) if keep and team.leads else None,
                     on_step=on_step,
                     team=team,
                 )

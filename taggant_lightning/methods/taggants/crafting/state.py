@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from taggant_lightning.files import forget_leftovers, secret_directory, write_secret
-from taggant_lightning.methods.taggants.crafting.crafting import Crafted, Point
+from taggant_lightning.methods.taggants.crafting.crafting import Crafted, CraftingCheckpoint
 
 # A point is kept when this many times the time that keeping the last one took has passed: a twentieth of the time at most.
 PATIENCE, SHORTEST = 20.0, 1.0
@@ -52,16 +52,16 @@ class CraftingState:
         tensors = _pack("", crafted, carry=carry)
         forget_leftovers(self._path(round_, key))
         write_secret(self._path(round_, key), _file(tensors, {"digest": digest}))
-        self.keeper(round_, key, digest).forget()
+        self.checkpointer(round_, key, digest).forget()
 
     def load(self, round_: int, key: int, digest: str | None) -> Crafted | None:
         """Read one finished key; None where there is none, it is damaged, or its digest is another (None accepts any)."""
         found = _read(self._path(round_, key), digest)
         return None if found is None else _unpack("", found[0])
 
-    def keeper(self, round_: int, key: int, digest: str) -> "PointKeeper":
+    def checkpointer(self, round_: int, key: int, digest: str) -> "CraftingCheckpointer":
         """Return what keeps the points of one unfinished key."""
-        return PointKeeper(self.round(round_) / f"key-{key:04d}.unfinished.safetensors", digest)
+        return CraftingCheckpointer(self.round(round_) / f"key-{key:04d}.unfinished.safetensors", digest)
 
     def forget_before(self, round_: int) -> None:
         """Remove the rounds that nothing starts from any more."""
@@ -70,7 +70,7 @@ class CraftingState:
                 shutil.rmtree(folder)
 
 
-class PointKeeper:
+class CraftingCheckpointer:
     """Keeps the last point of one unfinished key in a secret file.
 
     Args:
@@ -82,14 +82,14 @@ class PointKeeper:
         self.path, self.digest = path, digest
         self._due = time.monotonic() + SHORTEST
 
-    def taken_up(self) -> Point | None:
+    def load(self) -> CraftingCheckpoint | None:
         """Return the point that was kept last; None where there is none, it is damaged, or its digest is another."""
         found = _read(self.path, self.digest)
         if found is None:
             return None
         tensors, words = found
         facts = json.loads(words["point"])
-        return Point(
+        return CraftingCheckpoint(
             facts["restart"],
             facts["step"],
             _series(tensors, "delta"),
@@ -102,7 +102,7 @@ class PointKeeper:
         """Say whether enough time has passed since the last point."""
         return time.monotonic() >= self._due
 
-    def keep(self, point: Point) -> None:
+    def keep(self, point: CraftingCheckpoint) -> None:
         """Write a point, atomically."""
         started = time.monotonic()
         tensors = {f"delta-{i}": d for i, d in enumerate(point.deltas)} | {f"memory-{i}": m for i, m in enumerate(point.memory)}

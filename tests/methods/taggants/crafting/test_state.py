@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from taggant_lightning.methods.taggants.crafting import state as crafting_state
-from taggant_lightning.methods.taggants.crafting.crafting import Crafted, Point, craft_key
-from taggant_lightning.methods.taggants.crafting.state import CraftingState, PointKeeper
+from taggant_lightning.methods.taggants.crafting.crafting import Crafted, CraftingCheckpoint, craft_key
+from taggant_lightning.methods.taggants.crafting.state import CraftingCheckpointer, CraftingState
 from tests.methods.taggants.crafting.test_crafting import CPU, KEY, SETTINGS, images, surrogate
 
 RAGGED = [(3, 6, 6), (3, 8, 6), (3, 6, 6), (3, 6, 6)]
@@ -20,7 +20,7 @@ class Stop(Exception):
     """Ends crafting."""
 
 
-class Stopping(PointKeeper):
+class Stopping(CraftingCheckpointer):
     """Keeps every point, and stops after some."""
 
     def __init__(self, path: Path, after: int) -> None:
@@ -30,7 +30,7 @@ class Stopping(PointKeeper):
     def due(self) -> bool:
         return True
 
-    def keep(self, point: Point) -> None:
+    def keep(self, point: CraftingCheckpoint) -> None:
         super().keep(point)
         self.left -= 1
         if self.left == 0:
@@ -39,7 +39,7 @@ class Stopping(PointKeeper):
 
 def craft(settings: Any, keeper: Any = None, **extra: Any) -> Crafted:
     surrogates = [surrogate(0), surrogate(1)]
-    return craft_key(images(RAGGED), KEY, surrogates, settings, key=2, device=CPU, keeper=keeper, **extra)
+    return craft_key(images(RAGGED), KEY, surrogates, settings, key=2, device=CPU, checkpointer=keeper, **extra)
 
 
 def same(a: Crafted, b: Crafted) -> bool:
@@ -59,7 +59,7 @@ def test_crafting_goes_on_from_every_point(tmp_path: Path, optimizer: Any, chang
         with pytest.raises(Stop):
             craft(settings, Stopping(path, after))
         seen.clear()
-        resumed = craft(settings, PointKeeper(path, "digest"), on_step=lambda cosine, deltas: seen.append(cosine))
+        resumed = craft(settings, CraftingCheckpointer(path, "digest"), on_step=lambda cosine, deltas: seen.append(cosine))
         assert same(whole, resumed)
         assert len(seen) == settings.steps * settings.restarts - after
 
@@ -67,17 +67,17 @@ def test_crafting_goes_on_from_every_point(tmp_path: Path, optimizer: Any, chang
 def test_a_point_of_another_run_is_not_taken_up(tmp_path: Path) -> None:
     with pytest.raises(Stop):
         craft(SETTINGS, Stopping(tmp_path / "s" / "point", 3))
-    assert PointKeeper(tmp_path / "s" / "point", "digest").taken_up().step == 3
-    assert PointKeeper(tmp_path / "s" / "point", "other").taken_up() is None
+    assert CraftingCheckpointer(tmp_path / "s" / "point", "digest").load().step == 3
+    assert CraftingCheckpointer(tmp_path / "s" / "point", "other").load() is None
     (tmp_path / "s" / "point").write_bytes(b"half")
-    assert PointKeeper(tmp_path / "s" / "point", "digest").taken_up() is None
+    assert CraftingCheckpointer(tmp_path / "s" / "point", "digest").load() is None
 
 
 def test_points_are_kept_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keeping may take a twentieth of the time, and nothing is kept in the first second."""
     clock, kept = [0.0], []
     monkeypatch.setattr(crafting_state.time, "monotonic", lambda: clock[0])
-    keeper = PointKeeper(tmp_path / "point", "digest")
+    keeper = CraftingCheckpointer(tmp_path / "point", "digest")
 
     def write(*_: object) -> None:
         kept.append(clock[0])
@@ -86,7 +86,7 @@ def test_points_are_kept_now_and_then(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(crafting_state, "write_secret", write)
     while clock[0] < 30:
         if keeper.due():
-            keeper.keep(Point(0, 0, [torch.zeros(1)], [], [], None))
+            keeper.keep(CraftingCheckpoint(0, 0, [torch.zeros(1)], [], [], None))
         clock[0] += 0.125
     assert kept == [1.0, 11.5, 22.0]
 
@@ -113,8 +113,8 @@ def test_finished_keys_are_small_and_secret(tmp_path: Path, largest: int, dtype:
     values = 2 * 3 * 50 * 50
     assert sizes[False] < values * (1 if dtype == torch.int8 else 2) + 500
     assert sizes[True] - sizes[False] < values * 4 + 200
-    keeper = state.keeper(0, 3, "digest")
-    keeper.keep(Point(0, 1, [torch.rand(shape)], [torch.rand(shape)], [True], None))
+    keeper = state.checkpointer(0, 3, "digest")
+    keeper.keep(CraftingCheckpoint(0, 1, [torch.rand(shape)], [torch.rand(shape)], [True], None))
     assert keeper.path.stat().st_size < values * 8 + 500
     state.save(0, 3, "digest", crafted, carry=False)
     assert not keeper.path.exists()
