@@ -1,12 +1,17 @@
 """Every experiment runs small, row by row, and leaves figures of each."""
 
+import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from experiments import refresh
+from taggant_lightning.commands import sweep as sweep_command
+from taggant_lightning.commands.resolved import resolver
 from taggant_lightning.commands.sweep import run
 from tests.experiments.small import EXPERIMENTS, ROOT, sweep, tiny_profile
 from tests.wandb_files import read
@@ -25,6 +30,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("experiments")
     tiny_profile(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def resolved_once() -> Callable[[], Callable[[list[str]], Any]]:
+    """Return what `resolver` returns, made once for all tests, and asked once for commands that experiments share."""
+    resolve, known = resolver(), dict[tuple[str, ...], Any]()
+
+    def once(words: list[str]) -> Any:
+        key = tuple(words)
+        if key not in known:
+            known[key] = resolve(words)
+        return copy.deepcopy(known[key])
+
+    return lambda: once
 
 
 QUICK = ("scenarios",)  # the others take 10 to 40 seconds each, and run with the slow tests
@@ -58,10 +77,16 @@ def test_experiment_runs_small(path: Path, folder: Path, monkeypatch: pytest.Mon
     ],
 )
 def test_every_command_of_the_larger_profiles_is_one(
-    path: Path, profile: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    path: Path,
+    profile: str,
+    resolved_once: Callable[[], Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Nobody could run these here; that each command takes its options is checked all the same."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sweep_command, "resolver", resolved_once)
     run(["sweep", str(path), "--print", "--profile", profile, "--repeats", "1", "--runs", str(tmp_path)])
     lines = capsys.readouterr().out.splitlines()
     content = yaml.safe_load(path.read_text())
