@@ -1,7 +1,8 @@
-"""The wheel alone, in an environment of its own and from an empty folder: nothing of the repository is within reach."""
+"""The wheel alone, in an environment of its own and from an empty folder, and the demo as a user runs it from there."""
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -34,16 +35,38 @@ def test_the_wheel_alone(tmp_path: Path) -> None:
     (site,) = (tmp_path / "venv" / "lib").glob("python*/site-packages")
     (site / "borrowed.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
 
-    def run(*words: object) -> str:
+    def run(*words: object, status: int = 0) -> str:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         done = subprocess.run(list(map(str, words)), cwd=empty, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if status == 0 else done.stderr
 
     assert run(python, "-c", "import taggant_lightning; print(taggant_lightning.__file__)").startswith(str(site))
-    run(taggant, "demo", "--out", "told")
-    result = json.loads((empty / "told" / "result.json").read_text())
-    assert result["signed"]["log10_p"] < result["clean"]["log10_p"]
+    check_demo(empty / "told", run(taggant, "demo", "--out", "told", "--seed", "3"))
+    said = run(taggant, "demo", "--out", "told", "--seed", "3", status=2)
+    assert "holds a demo already; remove it or name a new folder" in said
     fragments = ["--config", "data/digits", "--config", "model/small_mlp", "--config", "trainer/cpu"]
     run(taggant, "fit", *fragments, "--trainer.max_epochs", "1", "--trainer.default_root_dir", "run")
     assert (empty / "run" / "checkpoints" / "last.ckpt").is_file()
+
+
+def check_demo(out: Path, said: str) -> None:
+    """The story that the demo tells, and its figures."""
+    result = json.loads((out / "result.json").read_text())
+    assert set(result) >= {"schema_version", "signed", "clean", "signing"}
+    for name in ("signed", "clean"):
+        assert set(result[name]) == {"hits", "num_keys", "top_k", "num_classes", "log10_p", "val_acc"}
+        record = json.loads((out / f"bob-{name}" / "detection.json").read_text())
+        assert record["log10_p"] == result[name]["log10_p"]
+        assert record["details"]["demo_only"] is True
+    assert set(result["signing"]) >= {"images_signed", "fraction", "eps", "mean_cosine", "seconds"}
+    assert result["signed"]["log10_p"] <= -5
+    assert result["clean"]["log10_p"] >= -2
+    assert result["signing"]["fraction"] <= 0.2
+    assert result["signing"]["eps"] <= 64 / 255
+    for picture in ("signed_images.png", "key_hits.png"):
+        assert (out / picture).stat().st_size > 5000
+    assert "the probability, at most, of so many hits" in said
+    assert "plainly visible" in said
+    assert not re.search(r"invisible|imperceptible", said)
