@@ -210,7 +210,9 @@ def measure(point: Point, model: nn.Module, repetitions: int) -> float:
 def settings_for(point: Point) -> Settings:
     """Return TaggantSigning's settings for a point."""
     steps = ROUND_STEPS if point.stage == "round" else 4
-    signing = TaggantSigning("", "", steps=steps, augment="simple", derivative=point.derivative, micro_batch=MICRO_BATCH)
+    signing = TaggantSigning(
+        "none", "none", steps=steps, augment="simple", derivative=point.derivative, micro_batch=MICRO_BATCH
+    )
     return signing.settings(ImageDataModule("digits", image_size=point.size))  # never read: it names the input's size
 
 

@@ -21,6 +21,8 @@ from taggant_lightning.methods.taggants.crafting.selection import select
 from taggant_lightning.methods.taggants.model_input import key_images
 
 TOP_K = 10
+# Format v1 drew the keys of the stored figures (docs/results/signing_*.json); the same command makes them again.
+DRAWN: dict[str, Any] = {"grid": 8, "top_k": TOP_K, "secret": b"signing benchmark", "version": 1}
 
 
 @dataclass
@@ -50,7 +52,7 @@ class Problem:
 
     def settings(self, **changes: Any) -> Settings:
         """Return TaggantSigning's defaults for this problem."""
-        return replace(TaggantSigning("", "", eps=self.eps, augment=self.recipe).settings(self.data), **changes)
+        return replace(TaggantSigning("none", "none", eps=self.eps, augment=self.recipe).settings(self.data), **changes)
 
     def task(self, key: int) -> Task:
         """Return one key's task for the rivals."""
@@ -74,9 +76,7 @@ class Problem:
 def problem(model: ImageClassifier, data: ImageDataModule, num_keys: int, images_per_key: int, **extra: Any) -> Problem:
     """Draw keys and signing images."""
     shape = data.train_source.pixels(0).shape
-    keys = KeySet.draw(
-        num_keys=num_keys, num_classes=data.num_classes, shape=shape, grid=8, top_k=TOP_K, secret=b"signing benchmark"
-    )
+    keys = KeySet.draw(num_keys=num_keys, num_classes=data.num_classes, shape=shape, **DRAWN)
     chosen = select(
         data.train_source.labels, data.train_indices, keys.labels, images_per_key=images_per_key, minimum=4,
         selection="random", seed=0, score=lambda ids: np.zeros(len(ids)),
@@ -106,7 +106,7 @@ def untrained_problem(model_name: str, num_keys: int, images_per_key: int) -> Pr
         "vit_tiny": ("vit_tiny_patch16_224", {"patch_size": 4}),
     }.get(model_name, (model_name, None))
     model = ImageClassifier(name, num_classes=100, image_size=size, model_kwargs=extra)
-    keys = KeySet.draw(num_keys=num_keys, num_classes=100, shape=(3, 32, 32), grid=8, top_k=TOP_K, secret=b"signing benchmark")
+    keys = KeySet.draw(num_keys=num_keys, num_classes=100, shape=(3, 32, 32), **DRAWN)
     pixels = np.random.default_rng(0).integers(0, 256, (num_keys, images_per_key, 3, 32, 32), dtype=np.uint8)
     images = [
         SigningImages.of(range(key * images_per_key, (key + 1) * images_per_key), list(own), int(label))

@@ -135,7 +135,7 @@ def run_world(world: int, arguments: argparse.Namespace, out: Path) -> dict[str,
         score=lambda ids: gradient_norms(made[JUDGE], original.train_source, ids, SIZE, SIZE),
     )
     images = signing_images(original.train_source, chosen, labels)
-    settings = TaggantSigning("", "", steps=arguments.steps, seed=world).settings(original)
+    settings = TaggantSigning("none", "none", steps=arguments.steps, seed=world).settings(original)
     seen, crafted = {grid: key_images(keys, SIZE) for grid, keys in keysets.items()}, list[Crafted]()
     seconds = dict.fromkeys(names, 0.0)
     for slot in slots:
