@@ -123,7 +123,7 @@ def test_bad_presets_devices_and_options() -> None:
     [
         ({"name": "mine"}, "model_name='mine' is unknown"),
         ({"name": "mine", "options": {"a": 1}}, "model_name='mine' is unknown"),
-        ({"options": {"depth": 3}}, "are for timm models and small_cnn is none"),
+        ({"options": {"depth": 3}}, "are for timm models, and small_cnn is not one"),
         (
             {"name": "vit_tiny_patch16_224", "options": {"nonsense": 3}},
             "'nonsense': 3} do not suit vit_tiny",
